@@ -1,0 +1,150 @@
+"""Every limit, time-out and path, in one typed place.
+
+Values come from (first wins): arguments, environment variables `OMNIOPS_<NAME>` (nested: `OMNIOPS_POOL__WARM`), a
+TOML file named by `OMNIOPS_CONFIG` (default `omniops.toml` in the working directory). `DATABASE_URL`,
+`OPENAI_API_KEY` and `OPENAI_BASE_URL` are read under their usual names. `docs/configuration.md` holds the table.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, HttpUrl, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Group):
+    host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
+    port: int = Field(8765, ge=0, le=65535, description="Port; 0 takes a free one.")
+    token: SecretStr | None = Field(None, description="Access token. None: one is made at the first start and kept.")
+    max_request_mb: int = Field(8, gt=0, description="Largest request body, MiB.")
+    shutdown_grace_s: float = Field(10.0, gt=0, description="Time that running cells get at a stop.")
+
+
+class PoolSettings(_Group):
+    warm: int = Field(2, ge=0, description="Ready kernels kept in stock.")
+    maximum: int = Field(32, gt=0, description="Kernels that may live at once, leased ones included.")
+    preload: tuple[str, ...] = Field(
+        ("numpy", "pandas", "pyarrow"), description="Modules that the template imports before it forks."
+    )
+    start_timeout_s: float = Field(30.0, gt=0, description="Time for a template or kernel to come up.")
+    lease_timeout_s: float = Field(30.0, gt=0, description="Time to wait for a free kernel.")
+    orphan_grace_s: float = Field(60.0, ge=0, description="How long kernels outlive a gateway that went away.")
+    watch_interval_s: float = Field(0.25, gt=0, description="Seconds between two looks of the memory watcher.")
+    memory_mb: int = Field(512, gt=0, description="Memory of one kernel, MiB.")
+    disk_mb: int = Field(128, gt=0, description="Files of one kernel, MiB (in memory).")
+    processes: int = Field(64, gt=1, description="Processes and threads of one kernel.")
+    open_files: int = Field(1024, ge=64, description="Open files of one process.")
+    cpu_seconds: int = Field(3600, gt=0, description="CPU time of each process of a kernel over its life.")
+    uid_first: int = Field(700_000, gt=999, description="As root: first user id that kernels run as.")
+    uid_count: int = Field(10_000, gt=0, description="As root: how many user ids kernels may use.")
+
+
+class CellSettings(_Group):
+    deadline_s: float = Field(60.0, gt=0, description="Wall time of a cell; then it is interrupted.")
+    interrupt_grace_s: float = Field(5.0, gt=0, description="Time to stop after that; then its kernel is killed.")
+    code_kb: int = Field(256, gt=0, description="Largest cell, KiB.")
+    output_mb: int = Field(10, gt=0, description="Output kept of a cell, MiB.")
+    output_flood_mb: int = Field(100, gt=0, description="Output after which a cell is interrupted, MiB.")
+    envelope_tokens: int = Field(2000, gt=100, description="Tokens of a cell's envelope to the model.")
+
+
+class BrokerSettings(_Group):
+    calls_per_cell: int = Field(1000, gt=0, description="Tool calls in one cell.")
+    calls_per_session: int = Field(10_000, gt=0, description="Tool calls in one session.")
+    concurrent_calls: int = Field(16, gt=0, description="Tool calls of one session under way at once.")
+    connections: int = Field(64, gt=0, description="Connections of one sandbox to its broker socket.")
+    call_timeout_s: float = Field(60.0, gt=0, description="Wall time of one tool call.")
+    request_mb: int = Field(16, gt=0, le=16, description="Largest request frame from a kernel, MiB.")
+    result_mb: int = Field(64, gt=0, le=256, description="Largest result of one tool call, MiB.")
+
+
+class DatabaseSettings(_Group):
+    pool_size: int = Field(8, gt=0, description="Connections of one gateway.")
+    connect_timeout_s: float = Field(20.0, gt=0, description="Time to reach the database at start.")
+    statement_timeout_s: float = Field(30.0, gt=0, description="Time of one SQL statement of a tool.")
+
+
+class ModelSettings(_Group):
+    name: str = Field("gpt-4.1", description="Model that the agent asks for.")
+    timeout_s: float = Field(60.0, gt=0, description="Time of one request to the model.")
+    retries: int = Field(2, ge=0, description="Repeats of a request that failed in transport or with 429/5xx.")
+    price_input: float = Field(2.0, ge=0, description="US dollars per million input tokens.")
+    price_cached: float = Field(0.5, ge=0, description="US dollars per million cached input tokens.")
+    price_output: float = Field(8.0, ge=0, description="US dollars per million output tokens.")
+
+
+class AgentSettings(_Group):
+    mode: Literal["cells", "direct"] = Field("cells", description="Cells in a kernel, or direct tool calls.")
+    max_steps: int = Field(12, gt=0, description="Requests to the model in one turn.")
+    max_tokens: int = Field(200_000, gt=0, description="Input and output tokens of one turn.")
+    max_seconds: float = Field(180.0, gt=0, description="Wall time of one turn.")
+    max_dollars: float = Field(1.0, gt=0, description="Cost of one turn at the model's prices.")
+    max_bad_replies: int = Field(3, gt=0, description="Unusable model replies in a row that end a turn.")
+
+
+class ShopSettings(_Group):
+    url: HttpUrl = Field(description="The WooCommerce store, such as https://shop.example.com.")
+    consumer_key: SecretStr = Field(description="REST API key (ck_...).")
+    consumer_secret: SecretStr = Field(description="REST API secret (cs_...).")
+    timeout_s: float = Field(20.0, gt=0, description="Time of one request to the store.")
+
+
+class TenantSettings(_Group):
+    shop: ShopSettings | None = Field(None, description="The tenant's store; None: no store tools.")
+    policy_file: Path | None = Field(None, description="Text file with the shop's policy, put into the agent's prompt.")
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="OMNIOPS_", env_nested_delimiter="__", extra="forbid", frozen=True, populate_by_name=True
+    )
+
+    data_dir: Path = Field(Path(".omniops"), description="Everything that is kept: database, transcripts, token.")
+    runtime_dir: Path | None = Field(
+        None, description="Sockets of running kernels; a short path. None: a folder of this user's in /tmp."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("database_url", "OMNIOPS_DATABASE_URL", "DATABASE_URL"),
+        description="Postgres with pgvector. None: one is started in data_dir.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("openai_api_key", "OMNIOPS_OPENAI_API_KEY", "OPENAI_API_KEY"),
+        description="Key of the model's endpoint.",
+    )
+    openai_base_url: HttpUrl | None = Field(
+        None,
+        validation_alias=AliasChoices("openai_base_url", "OMNIOPS_OPENAI_BASE_URL", "OPENAI_BASE_URL"),
+        description="Any OpenAI-compatible endpoint. None: OpenAI.",
+    )
+    server: ServerSettings = ServerSettings()
+    pool: PoolSettings = PoolSettings()
+    cell: CellSettings = CellSettings()
+    broker: BrokerSettings = BrokerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    model: ModelSettings = ModelSettings()
+    agent: AgentSettings = AgentSettings()
+    tenants: dict[str, TenantSettings] = Field(
+        default_factory=dict, description="One entry per tenant (shop), by name."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = Path(os.environ.get("OMNIOPS_CONFIG", "omniops.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)

@@ -1,0 +1,76 @@
+"""The data that crosses the gateway's inner seams: broker, sessions, agent, transcripts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from kernel_pool.types import CellResult
+
+Role = Literal["agent", "analyst"]
+
+#: decided -> executing -> applied | failed | unknown
+CallState = Literal["decided", "executing", "applied", "failed", "unknown"]
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """What one session may do. Bound on the host to the session's broker socket; no token for a cell to steal."""
+
+    tenant: str
+    principal: str
+    session: str
+    role: Role
+
+
+class CallRecord(msgspec.Struct, frozen=True):
+    """One tool call, as the journal has it."""
+
+    session: str
+    cell: str
+    tool: str  # "woocommerce.cancel_order"
+    args: dict[str, Any]
+    occurrence: int
+    effect: Literal["read", "write", "critical"]
+    state: CallState
+    replayed: bool  # answered from the journal, nothing happened anew
+    result: Any = None
+    error: dict[str, Any] | None = None  # as kernel_pool.sandbox.wire.Error, less id
+    result_bytes: int = 0
+    started: datetime | None = None
+    ended: datetime | None = None
+
+
+#: Seen by the observers of the broker around each call. "before": decided and journaled, not yet sent upstream;
+#: "sent": upstream has answered, not yet journaled; "after": journaled, not yet answered to the kernel.
+Boundary = Literal["before", "sent", "after"]
+BoundaryObserver = Callable[[Boundary, CallRecord], Awaitable[None]]
+
+
+class CellRun(msgspec.Struct, frozen=True):
+    """One cell of a session, run: the unit of transcripts and of the agent's steps."""
+
+    session: str
+    cell: str  # id, stable over re-runs; nbformat cell id
+    index: int  # from 1
+    code: str
+    result: CellResult
+    calls: tuple[CallRecord, ...]
+    envelope: str  # what goes back to the model
+    envelope_tokens: int
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What a caller of a turn or a cell hears as it happens; one server-sent event each.
+
+    kinds: "step" {step, code}, "output" {text}, "cell" {step, envelope, status, ms, calls: [...]},
+    "call" {tool, args, state, ms}, "answer" {text}, "end" {reason, usage}, "error" {message}.
+    """
+
+    kind: Literal["step", "output", "cell", "call", "answer", "end", "error"]
+    data: dict[str, Any]
+
+
+EventSink = Callable[[Event], Awaitable[None]]

@@ -1,0 +1,1 @@
+"""Warm, sandboxed IPython kernels: pool, provisioners, channels. Knows nothing of gateway or servers."""
