@@ -66,10 +66,12 @@ class Event(msgspec.Struct, frozen=True):
     """What a caller of a turn or a cell hears as it happens; one server-sent event each.
 
     kinds: "step" {step, code}, "output" {text}, "cell" {step, envelope, status, ms, calls: [...]},
-    "call" {tool, args, state, ms}, "answer" {text}, "end" {reason, usage}, "error" {message}.
+    "call" {step, tool, args, state, ms, text}, "text" {step, attempt, text} (the model's words as they come; a new
+    attempt starts them over), "fallback" {step, mode, reason}, "answer" {text}, "end" {reason, message, usage},
+    "error" {message}.
     """
 
-    kind: Literal["step", "output", "cell", "call", "answer", "end", "error"]
+    kind: Literal["step", "output", "cell", "call", "text", "fallback", "answer", "end", "error"]
     data: dict[str, Any]
 
 
