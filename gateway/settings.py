@@ -75,6 +75,7 @@ class ModelSettings(_Group):
     name: str = Field("gpt-4.1", description="Model that the agent asks for.")
     timeout_s: float = Field(60.0, gt=0, description="Time of one request to the model.")
     retries: int = Field(2, ge=0, description="Repeats of a request that failed in transport or with 429/5xx.")
+    max_output_tokens: int = Field(4096, ge=64, description="Tokens of one reply.")
     price_input: float = Field(2.0, ge=0, description="US dollars per million input tokens.")
     price_cached: float = Field(0.5, ge=0, description="US dollars per million cached input tokens.")
     price_output: float = Field(8.0, ge=0, description="US dollars per million output tokens.")

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from gateway.settings import AgentSettings
 from gateway.tokens import TurnTokens
-from gateway.types import CallRecord, CellRun, EventSink
+from gateway.types import CallRecord, CellRun, EventSink, Grant
 
 #: One message of a chat-completions request, as it goes over the wire.
 Message = dict[str, Any]
@@ -122,17 +122,17 @@ class RunCell(Protocol):
 
 
 class ToolBroker(Protocol):
-    """What the direct actor needs of a session's broker (`gateway.broker.Broker`, bound to one grant)."""
+    """What the direct actor needs of `gateway.broker.Broker`."""
 
-    async def begin_cell(self, cell: str) -> None:
-        """Open the pseudo-cell that the next calls are journaled under."""
+    async def begin_cell(self, session: str, cell: str) -> None:
+        """Open the pseudo-cell that the session's next calls are journaled under."""
         ...
 
-    async def end_cell(self) -> tuple[CallRecord, ...]:
+    async def end_cell(self, session: str) -> tuple[CallRecord, ...]:
         """Close it; its calls as the journal has them."""
         ...
 
-    async def call(self, tool: str, args: dict[str, Any]) -> object:
+    async def call(self, grant: Grant, tool: str, args: dict[str, Any]) -> object:
         """Raises servers.errors.ToolError."""
         ...
 
