@@ -31,14 +31,14 @@ CREATE TABLE call (
     session         text NOT NULL REFERENCES session ON DELETE CASCADE,
     cell            text NOT NULL,
     tool            text NOT NULL,
-    args            jsonb NOT NULL,
+    args            json NOT NULL,          -- canonical: keys sorted, defaults filled in
     args_hash       text NOT NULL,
     occurrence      integer NOT NULL,
     effect          text NOT NULL CHECK (effect IN ('read', 'write', 'critical')),
     idempotency_key text NOT NULL UNIQUE,
     state           text NOT NULL CHECK (state IN ('decided', 'executing', 'applied', 'failed', 'unknown')),
-    result          jsonb,
-    error           jsonb,
+    result          text,                   -- JSON text, byte for byte as the kernel gets it (jsonb changes it, and refuses NUL)
+    error           json,
     result_bytes    bigint NOT NULL DEFAULT 0,
     tenant          text NOT NULL,
     principal       text NOT NULL,
@@ -47,3 +47,9 @@ CREATE TABLE call (
     UNIQUE (session, cell, tool, args_hash, occurrence)
 );
 CREATE INDEX call_tenant_started ON call (tenant, started);
+
+-- The gateway owns these tables and is not bound by this. Everybody else (tools' role, an API that is put before the
+-- database) sees no row.
+ALTER TABLE session ENABLE ROW LEVEL SECURITY;
+ALTER TABLE cell ENABLE ROW LEVEL SECURITY;
+ALTER TABLE call ENABLE ROW LEVEL SECURITY;
