@@ -88,6 +88,27 @@ class AgentSettings(_Group):
     max_seconds: float = Field(180.0, gt=0, description="Wall time of one turn.")
     max_dollars: float = Field(1.0, gt=0, description="Cost of one turn at the model's prices.")
     max_bad_replies: int = Field(3, gt=0, description="Unusable model replies in a row that end a turn.")
+    everyday_tools: tuple[str, ...] = Field(
+        (
+            "catalog.search_products",
+            "catalog.search_by_category",
+            "catalog.get_complete_page_details",
+            "woocommerce.verify_customer",
+            "woocommerce.lookup_order",
+            "woocommerce.get_customer",
+            "woocommerce.list_orders",
+            "woocommerce.get_product_details",
+            "woocommerce.cancel_order",
+            "woocommerce.change_order_address",
+            "woocommerce.change_order_items",
+            "woocommerce.change_order_payment",
+            "woocommerce.return_items",
+            "woocommerce.exchange_items",
+            "woocommerce.change_customer_address",
+            "support.hand_over",
+        ),
+        description="Tools whose stubs stand in the prompt; in direct mode, the functions that there are.",
+    )
 
 
 class ShopSettings(_Group):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -54,15 +55,20 @@ def tool_message(call_id: str, content: str) -> Message:
     return {"role": "tool", "tool_call_id": call_id, "content": content}
 
 
-def with_ids(calls: Iterable[ToolCall], step: int) -> tuple[ToolCall, ...]:
-    """The calls with an id each, unlike all others of the reply: some endpoints give none, or one twice."""
-    seen: set[str] = set()
+def with_ids(calls: Iterable[ToolCall], taken: Iterable[str]) -> tuple[ToolCall, ...]:
+    """The calls with an id each that the conversation does not know yet: some endpoints give none, or one twice."""
+    seen = set(taken)
     named = []
-    for number, call in enumerate(calls, start=1):
-        unique = call.id if call.id and call.id not in seen else f"call_{step}_{number}"
+    for call in calls:
+        unique = call.id if call.id and call.id not in seen else f"call_{uuid.uuid4().hex[:16]}"
         seen.add(unique)
         named.append(ToolCall(unique, call.name, call.arguments))
     return tuple(named)
+
+
+def call_ids(messages: Iterable[Message]) -> list[str]:
+    """The ids of all calls in some messages."""
+    return [call["id"] for message in messages for call in message.get("tool_calls") or ()]
 
 
 def _legal_name(name: str) -> str:

@@ -34,7 +34,7 @@ class DirectActor:
         grant: Grant,
         result_kb: int = 256,
     ) -> None:
-        """`functions`: tool name (`woocommerce.lookup_order`) to its function definition; `result_kb`: one result's size."""
+        """`functions`: tool name (`woocommerce.lookup_order`) to its function; `result_kb`: size of one result."""
         self.system = system
         self.tools: Sequence[FunctionTool] = tuple(functions.values())
         self._names = {function["function"]["name"]: tool for tool, function in functions.items()}
@@ -83,12 +83,13 @@ class DirectActor:
         try:
             value = await self._broker.call(self._grant, action.name, action.arguments)
         except ToolError as error:
-            state, text = "failed", _error_text(error)
+            shown = error_json(type(error).__name__, error.message, retryable=error.retryable, hint=error.hint)
+            state, text = "failed", shown
         else:
-            state, text = "applied", self._bounded(msgspec.json.encode(value).decode())
+            state, text = "applied", self._bounded(result_json(value))
         ms = round((time.monotonic() - started) * 1000, 1)
-        shown = {"step": step, "tool": action.name, "args": action.arguments, "state": state, "ms": ms, "text": text}
-        await sink(Event("call", shown))
+        seen = {"step": step, "tool": action.name, "args": action.arguments, "state": state, "ms": ms, "text": text}
+        await sink(Event("call", seen))
         return tool_message(action.id, text)
 
     def _bounded(self, text: str) -> str:
@@ -97,10 +98,16 @@ class DirectActor:
         return f"{text[: self._result_chars]} [truncated: {len(text):,} characters]"
 
 
-def _error_text(error: ToolError) -> str:
-    shown = {"type": type(error).__name__, "message": error.message, "retryable": error.retryable}
-    if error.hint:
-        shown["hint"] = error.hint
+def result_json(value: object) -> str:
+    """A tool's result as the model sees it: compact JSON."""
+    return msgspec.json.encode(value).decode()
+
+
+def error_json(kind: str, message: str, *, retryable: bool, hint: str) -> str:
+    """A tool's failure as the model sees it: compact JSON."""
+    shown: dict[str, object] = {"type": kind, "message": message, "retryable": retryable}
+    if hint:
+        shown["hint"] = hint
     return msgspec.json.encode({"error": shown}).decode()
 
 

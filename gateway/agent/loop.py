@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from gateway.agent.arguments import assistant_message, tool_message, with_ids
+from gateway.agent.arguments import assistant_message, call_ids, tool_message, with_ids
 from gateway.agent.model import ModelClient, ModelError
 from gateway.agent.reply import Reply
 from gateway.agent.types import Acted, Action, Actor, EndReason, Message, Step, ToolCall, TurnLimits, TurnResult
@@ -183,7 +183,7 @@ class _Turn:
             self._step(number, Acted(()), "content filter", model_s, 0.0)
             return _End("model_error", "The model's provider withheld its reply (content filter).")
         cut = reply.finish == "length"
-        calls = with_ids(reply.calls, number)
+        calls = with_ids(reply.calls, call_ids([*self.history, *self.messages]))
         if not calls:
             if reply.text.strip() and not cut:
                 self._step(number, Acted(()), "", model_s, 0.0)
@@ -217,8 +217,8 @@ class _Turn:
     def _answer_open_calls(self) -> None:
         """The API takes no history in which a call has no answer; a cancellation may have come before one."""
         answered = {message["tool_call_id"] for message in self.messages if message["role"] == "tool"}
-        asked = [call["id"] for message in self.messages for call in message.get("tool_calls", ())]
-        self.messages += [tool_message(key, "Not run: the turn was ended.") for key in asked if key not in answered]
+        unanswered = [key for key in call_ids(self.messages) if key not in answered]
+        self.messages += [tool_message(key, "Not run: the turn was ended.") for key in unanswered]
 
     async def _fall_back(self, number: int, reason: str) -> _End | None:
         if self.fallback is None or self.fallback is self.actor:
