@@ -1,0 +1,49 @@
+"""What a forked process must not share with its siblings: random state and environment."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import sys
+import tempfile
+
+#: Kept from the template's environment, which the launcher made; everything else is dropped.
+_KEEP = ("PATH", "LANG", "LC_ALL", "TZ", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TMPDIR")
+
+#: What the stock kernel sets for the programs that a cell starts, and its matplotlib backend.
+_KERNEL = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "TERM": "xterm-color",
+    "CLICOLOR": "1",
+    "FORCE_COLOR": "1",
+    "CLICOLOR_FORCE": "1",
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+}
+
+
+def reseed() -> None:
+    """Give this process random state of its own in every generator that the template has loaded.
+
+    Process ids do not tell siblings apart: each is process 1 of its own namespace.
+    """
+    random.seed()
+    tempfile._name_sequence = None  # type: ignore[attr-defined]  # made anew at its next use
+    tempfile.tempdir = None
+    if "numpy.random" in sys.modules:
+        importlib.import_module("numpy.random").seed()
+    if "ssl" in sys.modules:
+        importlib.import_module("ssl").RAND_add(os.urandom(48), 48.0)
+    uuid = sys.modules.get("uuid")
+    if uuid is not None:
+        vars(uuid).update(_node=None, _last_timestamp=None)
+
+
+def environment(home: str) -> None:
+    """Replace the environment by that of a kernel whose home folder is `home`."""
+    kept = {name: os.environ[name] for name in _KEEP if name in os.environ}
+    os.environ.clear()
+    os.environ.update({**_KERNEL, **kept, "HOME": home, "USER": "kernel", "LOGNAME": "kernel"})

@@ -1,0 +1,250 @@
+"""Output of a kernel, sent by the thread that produces it.
+
+The stock kernel hands every output to a thread of its own; that hand-over is half of a small cell's time. Here the
+thread that prints, displays or reports its status sends under a lock. The socket does not drop: when the reader is
+slow, who prints waits. What comes in on descriptors 1 and 2 (C code, `os.system`, subprocesses) is read by the
+service thread, which also flushes text that a cell printed without ending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import ctypes
+import fcntl
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from typing import Any
+
+import zmq
+from ipykernel.iostream import IOPubThread, OutStream
+
+from .session import KernelSession, send_whole
+
+#: Text that may wait in a stream before the writer itself sends it, characters.
+_FLUSH_AT = 64 * 1024
+#: One stream message holds at most this many characters.
+_CHUNK = 1024 * 1024
+#: Messages that wait for a slow reader before output blocks.
+_HIGH_WATER = 64
+#: Ticks without output after which the flusher sleeps until it is called again.
+_QUIET_TICKS = 10
+_PIPE_SIZE = 1024 * 1024
+
+
+class _NoThread:
+    """What `OutStream` asks about the thread that the stock kernel has: it is not there, send at once."""
+
+    ident = None
+    name = "IOPub"
+
+    def is_alive(self) -> bool:
+        return False
+
+
+class IOPub(IOPubThread):
+    """The iopub socket with a lock. Looks like the stock thread to those who know that one."""
+
+    thread: Any
+    background_socket: Any
+    io_loop: Any
+
+    def __init__(self, socket: zmq.Socket[bytes], session: KernelSession, loop: asyncio.AbstractEventLoop) -> None:
+        socket.sndhwm = _HIGH_WATER
+        socket.setsockopt(zmq.XPUB_NODROP, 1)
+        self.socket = socket
+        self.session = session
+        self.lock = threading.RLock()
+        self.thread = _NoThread()
+        self.background_socket = self
+        self.io_loop = loop
+        self.io_thread = self
+        self._loop = loop
+        self._streams: tuple[KernelStream, ...] = ()
+        self._ticking = False
+        self._quiet = 0
+
+    def attach(self, streams: Sequence[KernelStream]) -> None:
+        """Take over the streams to flush and answer subscribers. Call before the service thread starts."""
+        self._streams = tuple(streams)
+        Context().run(self._loop.add_reader, self.socket.getsockopt(zmq.FD), self._greet)
+        self._loop.call_soon(self._greet)
+
+    def send_multipart(self, parts: Sequence[bytes | memoryview], *_: object, **__: object) -> None:
+        with self.lock:
+            if self.socket is None:
+                return
+            send_whole(self.socket, parts)
+            # A send may swallow the wake-up for a new subscriber.
+            if self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+                self._loop.call_soon_threadsafe(self._greet)
+
+    def send(self, part: bytes, *_: object, **__: object) -> None:
+        self.send_multipart([part])
+
+    def schedule(self, f: Callable[[], None]) -> None:
+        f()
+
+    def start(self) -> None:
+        """There is no thread to start."""
+
+    def stop(self) -> None:
+        """There is no thread to stop."""
+
+    def close(self) -> None:
+        with self.lock:
+            if self.socket is not None:
+                self.socket.close()
+                self.socket = None
+
+    def flush_soon(self) -> None:
+        """Have the service thread flush within `OutStream.flush_interval`; it is woken only if it sleeps."""
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_soon_threadsafe(self._loop.call_later, OutStream.flush_interval, self._tick)
+
+    def _tick(self) -> None:
+        busy = [stream.flush_if_any() for stream in self._streams]
+        self._quiet = 0 if any(busy) else self._quiet + 1
+        if self._quiet < _QUIET_TICKS:
+            self._loop.call_later(OutStream.flush_interval, self._tick)
+            return
+        self._ticking = False
+        self._quiet = 0
+        # A writer that saw the flag still set relies on this tick.
+        if any(stream.pending for stream in self._streams):
+            self.flush_soon()
+
+    def _greet(self) -> None:
+        """Answer new subscriptions with iopub_welcome (Jupyter enhancement proposal 65)."""
+        with self.lock:
+            while self.socket is not None:
+                try:
+                    event = self.socket.recv(zmq.NOBLOCK)
+                except zmq.Again:
+                    return
+                if event[:1] == b"\x01":
+                    topic = event[1:]
+                    content = {"subscription": topic.decode(errors="replace")}
+                    self.session.send(self, "iopub_welcome", content, ident=topic or None)
+
+
+class KernelStream(OutStream):
+    """sys.stdout or sys.stderr of a kernel. Forked children write to the descriptor, which the kernel reads."""
+
+    def __init__(self, session: KernelSession, iopub: IOPub, name: str, descriptor: int) -> None:
+        super().__init__(session, iopub, name, watchfd=False)
+        self._iopub = iopub
+        self._descriptor = descriptor
+        self.pending = 0
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, string: str) -> int:
+        if not isinstance(string, str):
+            raise TypeError(f"write() argument must be str, not {type(string)}")
+        if self.pub_thread is None:
+            raise ValueError("I/O operation on closed file")
+        if self._iopub.session.forked:
+            _write_all(self._descriptor, string.encode("utf-8", "backslashreplace"))
+            return len(string)
+        with self._buffer_lock:
+            self._buffers[frozenset(self.parent_header.items())].write(string)
+            self.pending += len(string)
+        if self.pending >= _FLUSH_AT:
+            self._flush()
+        else:
+            self._iopub.flush_soon()
+        return len(string)
+
+    def flush(self) -> None:
+        if self.pending:
+            self._flush()
+
+    def flush_if_any(self) -> bool:
+        """Flush what waits; whether there was any."""
+        if not self.pending:
+            return False
+        self._flush()
+        return True
+
+    def _flush(self) -> None:
+        if self._iopub.session.forked:
+            return
+        with self._iopub.lock:
+            for parent, text in self._taken():
+                for start in range(0, len(text), _CHUNK):
+                    self._publish(parent, text[start : start + _CHUNK])
+
+    def _taken(self) -> list[tuple[dict[str, Any], str]]:
+        with self._buffer_lock:
+            self.pending = 0
+            return [(parent, text) for parent, text in self._flush_buffers() if text]
+
+    def _publish(self, parent: dict[str, Any], text: str) -> None:
+        message: dict[str, Any] | None = self.session.msg("stream", {"name": self.name, "text": text}, parent=parent)
+        for hook in self._hooks:
+            message = hook(message)
+            if message is None:
+                return
+        self.session.send(self._iopub, message, ident=self.topic)
+
+
+class DescriptorCapture:
+    """What arrives on descriptors 1 and 2, read through pipes and written to the kernel's streams."""
+
+    def __init__(self, streams: Sequence[KernelStream], loop: asyncio.AbstractEventLoop) -> None:
+        self._lock = threading.Lock()
+        libc = ctypes.CDLL(None)
+        self._fflush = libc.fflush
+        self._fflush.argtypes = [ctypes.c_void_p]
+        self._stdout = ctypes.c_void_p.in_dll(libc, "stdout")
+        self._sources = [self._open(stream, loop) for stream in streams]
+
+    def _open(self, stream: KernelStream, loop: asyncio.AbstractEventLoop) -> tuple[int, Any, KernelStream]:
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        # Code that writes while it holds the interpreter's lock must not fill the pipe: nobody could read it. Where the
+        # user's allowance for pipes is used up, the default size must do.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        # The writing end stays open here as well, so that code that closes descriptor 1 does not end the capture.
+        os.dup2(writer, stream.fileno())
+        source = (reader, codecs.getincrementaldecoder("utf-8")("replace"), stream)
+        # In an empty context: the text belongs to the cell that runs when it arrives, not to the one that runs now.
+        Context().run(loop.add_reader, reader, self._read, source)
+        return source
+
+    def drain(self) -> None:
+        """Bring what was written so far into the streams, C's own buffer included. Call when a cell ends."""
+        self._fflush(self._stdout)
+        for source in self._sources:
+            self._read(source)
+
+    def _read(self, source: tuple[int, Any, KernelStream]) -> None:
+        reader, decoder, stream = source
+        with self._lock:
+            try:
+                data = os.read(reader, _PIPE_SIZE)
+            except BlockingIOError:
+                return
+            text = decoder.decode(data)
+            if text:
+                stream.write(text)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def flush_standard_streams() -> None:
+    """Flush what user code may have put in the place of the standard streams."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
