@@ -3,6 +3,9 @@
 Frame: length of the body (u32, little endian), kind (u8), body. Bodies are msgpack maps. A connection may have
 several calls under way; answers carry the call's id and come in any order.
 
+`args` and `value` are JSON text in UTF-8: the standard library's json keeps integers of any size, floats and strings
+exactly, and the text that the kernel gets is the text that the journal keeps.
+
     CALL    kernel -> broker  {id, tool, args}
     CANCEL  kernel -> broker  {id}
     RESULT  broker -> kernel  {id, value}
@@ -30,7 +33,8 @@ MAX_REPLY = 256 * 1024 * 1024
 class Call(msgspec.Struct, forbid_unknown_fields=True):
     id: int
     tool: str
-    args: dict[str, Any]
+    #: A JSON object.
+    args: bytes
 
 
 class Cancel(msgspec.Struct, forbid_unknown_fields=True):
@@ -39,7 +43,8 @@ class Cancel(msgspec.Struct, forbid_unknown_fields=True):
 
 class Result(msgspec.Struct):
     id: int
-    value: Any
+    #: Any JSON value, and NaN, Infinity, -Infinity.
+    value: bytes
 
 
 class Error(msgspec.Struct):
