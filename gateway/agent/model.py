@@ -118,7 +118,7 @@ class ModelClient:
         error = state.outcome.exception() if state.outcome is not None else None
         if isinstance(error, ModelError) and error.retry_after is not None:
             return error.retry_after
-        return wait_exponential_jitter(initial=self._backoff_s, max=8, jitter=self._backoff_s)(state)
+        return wait_exponential_jitter(multiplier=self._backoff_s, max=8, jitter=self._backoff_s)(state)
 
     async def _attempt(
         self, messages: Sequence[Message], tools: Sequence[FunctionTool], max_output: int, number: int, on_text: OnText
