@@ -15,6 +15,8 @@ import importlib
 import logging
 import os
 import signal
+import sqlite3
+import ssl
 import sys
 import threading
 import types
@@ -46,7 +48,6 @@ _LAZY_IMPORTS = (
     "IPython.core.completer",
     "IPython.core.magics.execution",
     "multiprocessing",
-    "sqlite3",
     "subprocess",
     "tornado.platform.asyncio",
 )
@@ -99,8 +100,10 @@ class WarmKernel:
         kernel.iopub_socket = _Nowhere()
         kernel.set_parent([], {"header": session.msg_header("execute_request")})
         kernel.shell.rehearse(_PANDAS_REHEARSAL if "pandas" in sys.modules else ())
-        asyncio.new_event_loop().close()
+        _rehearse_start()
+        # What is there now is never garbage: the children's collectors leave these shared pages alone.
         gc.collect()
+        gc.freeze()
         if threading.active_count() != 1:
             names = ", ".join(thread.name for thread in threading.enumerate())
             raise RuntimeError(f"the template has threads that no fork would have: {names}")
@@ -226,6 +229,15 @@ def _beat(socket: zmq.Socket[bytes]) -> None:
                 continue
             socket.close()
             return
+
+
+def _rehearse_start() -> None:
+    """Use once what every child starts with, and put it away again."""
+    asyncio.new_event_loop().close()
+    ssl.RAND_bytes(1)
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE rehearsal (x)")
+    connection.close()
 
 
 def _forgo_debugger() -> None:

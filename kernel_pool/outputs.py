@@ -1,0 +1,252 @@
+"""The outputs of one cell, gathered as nbformat 4.5 has them, within bounds, from messages that nobody vouches for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from kernel_pool.channels import Incoming, decode
+from kernel_pool.types import Json
+
+#: Called with each output as it comes: nbformat outputs, streams in pieces, displays with `transient` where they have
+#: a display id; and {"output_type": "clear_output", "wait"} and {"output_type": "update_display_data", ...}. Must
+#: neither block nor raise.
+Sink = Callable[[Mapping[str, Json]], None]
+
+#: What an output is charged beyond its bytes, so that many small ones are bounded as well.
+_OVERHEAD = 1024
+#: Kept back for what matters most after a flood: the last value and the error.
+_RESERVE = 256 * 1024
+#: JSON takes this many times its text in memory; largest value and deepest nesting that is kept.
+_JSON_FACTOR = 8
+_JSON_DEPTH = 100
+_MAX_METADATA = 64 * 1024
+_MAX_KEYS = 64
+_MAX_INT = 2**63
+
+
+class _Stream(msgspec.Struct):
+    name: Literal["stdout", "stderr"]
+    text: str
+
+
+class _Transient(msgspec.Struct):
+    display_id: str | None = None
+
+
+class _Display(msgspec.Struct):
+    data: dict[str, msgspec.Raw]
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    transient: _Transient = msgspec.field(default_factory=_Transient)
+    execution_count: int | None = None
+
+
+class _Error(msgspec.Struct):
+    ename: str = ""
+    evalue: str = ""
+    traceback: list[str] = []
+
+
+class _Clear(msgspec.Struct):
+    wait: bool = False
+
+
+class Outputs:
+    """Takes messages, keeps at most `keep` bytes of outputs, counts the rest."""
+
+    def __init__(self, keep: int, sink: Sink | None) -> None:
+        self._keep = keep
+        self._sink = sink
+        self._outputs: list[dict[str, Json]] = []
+        self._texts: list[str] = []
+        self._displays: dict[str, list[dict[str, Json]]] = {}
+        self._used = 0
+        self._clear_next = False
+        #: Bytes that the cell produced, and how many of them were not kept.
+        self.received = 0
+        self.dropped = 0
+
+    def take(self, incoming: Incoming) -> bool:
+        """Add the output in `incoming`; whether it was one."""
+        handler = _HANDLERS.get(incoming.msg_type)
+        if handler is None:
+            return False
+        self.received += incoming.size
+        if not handler(self, incoming):
+            self.dropped += incoming.size
+        return True
+
+    def skip(self, size: int) -> None:
+        """Count an output that never reached us."""
+        self.received += size
+        self.dropped += size
+
+    def result(self) -> tuple[Mapping[str, Json], ...]:
+        """The outputs so far."""
+        self._end_stream()
+        return tuple(self._outputs)
+
+    def last_error(self) -> Mapping[str, Json] | None:
+        return next((o for o in reversed(self._outputs) if o["output_type"] == "error"), None)
+
+    def _stream(self, incoming: Incoming) -> bool:
+        free = self._keep - self._used
+        if free <= 0 or (stream := decode(incoming.content, _Stream)) is None:
+            return False
+        text = stream.text
+        whole = len(text) <= free
+        if not whole:
+            self.dropped += incoming.size - free
+            text = text[:free]
+        self._before_output()
+        last = self._outputs[-1] if self._outputs else None
+        if last is None or last.get("name") != stream.name:
+            self._append({"output_type": "stream", "name": stream.name, "text": ""}, 0)
+        self._texts.append(text)
+        self._used += len(text)
+        self._tell({"output_type": "stream", "name": stream.name, "text": text})
+        return True
+
+    def _display(self, incoming: Incoming) -> bool:
+        display = self._bounded(incoming, self._keep)
+        if display is None:
+            return False
+        bundle, charge = _bundle(display)
+        self._before_output()
+        output = self._append({"output_type": "display_data", **bundle}, charge)
+        event: dict[str, Json] = output
+        if display.transient.display_id is not None:
+            self._displays.setdefault(display.transient.display_id, []).append(output)
+            event = {**output, "transient": {"display_id": display.transient.display_id}}
+        self._tell(event)
+        return True
+
+    def _update(self, incoming: Incoming) -> bool:
+        display = self._bounded(incoming, self._keep)
+        if display is None or display.transient.display_id is None:
+            return False
+        bundle, charge = _bundle(display)
+        for output in self._displays.get(display.transient.display_id, ()):
+            output.update(bundle)
+        # What it replaces stays charged: a display that is updated for ever comes to an end.
+        self._used += charge // 8
+        transient = {"display_id": display.transient.display_id}
+        self._tell({"output_type": "update_display_data", **bundle, "transient": transient})
+        return True
+
+    def _result(self, incoming: Incoming) -> bool:
+        display = self._bounded(incoming, self._keep + _RESERVE)
+        if display is None:
+            return False
+        bundle, charge = _bundle(display)
+        count = display.execution_count
+        if count is not None and not 0 <= count < _MAX_INT:
+            count = None
+        self._before_output()
+        self._tell(self._append({"output_type": "execute_result", "execution_count": count, **bundle}, charge))
+        return True
+
+    def _error(self, incoming: Incoming) -> bool:
+        if self._used + incoming.size > self._keep + _RESERVE:
+            return False
+        error = decode(incoming.content, _Error)
+        if error is None:
+            return False
+        self._before_output()
+        output = {"output_type": "error", "ename": error.ename, "evalue": error.evalue, "traceback": error.traceback}
+        self._tell(self._append(output, incoming.size))
+        return True
+
+    def _clear(self, incoming: Incoming) -> bool:
+        clear = decode(incoming.content, _Clear)
+        if clear is None:
+            return False
+        self._tell({"output_type": "clear_output", "wait": clear.wait})
+        self._clear_next = clear.wait
+        if not clear.wait:
+            self._forget()
+        return True
+
+    def _bounded(self, incoming: Incoming, keep: int) -> _Display | None:
+        if self._used + incoming.size > keep:
+            return None
+        display = decode(incoming.content, _Display)
+        return display if display is not None and len(display.data) <= _MAX_KEYS else None
+
+    def _before_output(self) -> None:
+        if self._clear_next:
+            self._clear_next = False
+            self._forget()
+
+    def _forget(self) -> None:
+        self._outputs.clear()
+        self._texts.clear()
+        self._displays.clear()
+        self._used = 0
+
+    def _append(self, output: dict[str, Json], charge: int) -> dict[str, Json]:
+        self._end_stream()
+        self._outputs.append(output)
+        self._used += charge + _OVERHEAD
+        return output
+
+    def _end_stream(self) -> None:
+        """Join the pieces of the stream that came last."""
+        if self._texts:
+            self._outputs[-1]["text"] = "".join((self._outputs[-1]["text"], *self._texts))
+            self._texts.clear()
+
+    def _tell(self, event: Mapping[str, Json]) -> None:
+        if self._sink is not None:
+            self._sink(event)
+
+
+_HANDLERS: dict[str, Callable[[Outputs, Incoming], bool]] = {
+    "stream": Outputs._stream,
+    "display_data": Outputs._display,
+    "update_display_data": Outputs._update,
+    "execute_result": Outputs._result,
+    "error": Outputs._error,
+    "clear_output": Outputs._clear,
+}
+
+
+def _bundle(display: _Display) -> tuple[dict[str, Json], int]:
+    """Data and metadata as nbformat allows them, and what they are charged."""
+    data: dict[str, Json] = {}
+    charge = 0
+    for mime, raw in display.data.items():
+        is_json = mime == "application/json" or mime.endswith("+json")
+        value = _json(raw) if is_json else _text(raw)
+        if value is not None:
+            data[mime] = value
+            charge += len(bytes(raw)) * (_JSON_FACTOR if is_json else 1)
+    metadata = decode(display.metadata, dict[str, Any]) if len(bytes(display.metadata)) <= _MAX_METADATA else None
+    if metadata is None or not _tame(metadata, 0):
+        metadata = {}
+    return {"data": data, "metadata": metadata}, charge + len(bytes(display.metadata))
+
+
+def _text(raw: msgspec.Raw) -> str | None:
+    value = decode(raw, str | list[str])  # type: ignore[arg-type]
+    return "".join(value) if isinstance(value, list) else value
+
+
+def _json(raw: msgspec.Raw) -> Json:
+    if len(bytes(raw)) > 1024 * 1024:
+        return None
+    value = decode(raw, Any)
+    return value if _tame(value, 0) else None
+
+
+def _tame(value: Json, depth: int) -> bool:
+    """Whether everyone downstream can write this as JSON again: not too deep, integers of 64 bits."""
+    if depth > _JSON_DEPTH:
+        return False
+    if isinstance(value, dict):
+        return all(_tame(item, depth + 1) for item in value.values())
+    if isinstance(value, list):
+        return all(_tame(item, depth + 1) for item in value)
+    return not isinstance(value, int) or -_MAX_INT <= value < _MAX_INT
