@@ -9,7 +9,11 @@ import sys
 import tempfile
 
 #: Kept from the template's environment, which the launcher made; everything else is dropped.
-_KEEP = ("PATH", "LANG", "LC_ALL", "TZ", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TMPDIR")
+_KEEP = (
+    *("PATH", "LANG", "LC_ALL", "TZ", "SHELL", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"),
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+    *("ARROW_DEFAULT_MEMORY_POOL", "MALLOC_ARENA_MAX", "JE_ARROW_MALLOC_CONF"),
+)
 
 #: What the stock kernel sets for the programs that a cell starts, and its matplotlib backend.
 _KERNEL = {

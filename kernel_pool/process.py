@@ -1,0 +1,110 @@
+"""A kernel's first process as the host sees it: where it is, how to signal it, how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kernel_pool.template_client import Ended, TemplateClient
+from kernel_pool.types import Exit, ExitReason, KernelGone, Limits
+
+#: How long after a kernel's end its template may take to tell the exit status.
+_STATUS_TIMEOUT_S = 2.0
+#: CPU time is used up when this share of the limit was counted; the kernel's own clock ticks coarsely.
+_CPU_SHARE = 0.98
+
+
+@dataclass
+class KernelProcess:
+    """One forked, confined, ready kernel. Signals go to a pidfd: never to a process that took over its number."""
+
+    id: str
+    directory: Path
+    key: bytes = field(repr=False)
+    pid: int
+    pidfd: int
+    #: Open folder: the kernel's own /proc, with its processes and no others.
+    proc: int
+    uid: int | None
+    limits: Limits
+    exited: asyncio.Future[Exit]
+    #: Anonymous memory when it was ready, bytes: nearly all of it shared with its template.
+    baseline: int
+    _intended: Exit | None = field(default=None, init=False)
+    _settling: asyncio.Task[None] | None = field(default=None, init=False)
+
+    def watch_end(self, client: TemplateClient) -> None:
+        """Resolve `exited` when the process, and with it all processes of the kernel, have ended."""
+        loop = asyncio.get_running_loop()
+
+        def ended() -> None:
+            loop.remove_reader(self.pidfd)
+            self._settling = asyncio.create_task(self._settle(client))
+
+        loop.add_reader(self.pidfd, ended)
+
+    async def _settle(self, client: TemplateClient) -> None:
+        how = None if self._intended else await client.ended(self.id, _STATUS_TIMEOUT_S)
+        os.close(self.pidfd)
+        os.close(self.proc)
+        if not self.exited.done():
+            self.exited.set_result(self._intended or explain(how, self.limits))
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the kernel's first process. Raises KernelGone."""
+        if self.exited.done():
+            raise KernelGone(self.exited.result())
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def interrupt(self) -> None:
+        """Send SIGINT to the kernel and what it runs in its foreground, as a terminal would. Raises KernelGone."""
+        if self.exited.done():
+            raise KernelGone(self.exited.result())
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, 0)
+            os.killpg(self.pid, signal.SIGINT)
+
+    async def kill(self, exit: Exit) -> None:
+        """End all processes of the kernel and wait for that; `exit` says why, unless it was dead before."""
+        if not self.exited.done():
+            self._intended = self._intended or exit
+            self.signal(signal.SIGKILL)
+        await asyncio.shield(self.exited)
+
+
+def explain(how: Ended | None, limits: Limits) -> Exit:
+    """What a status means, in words."""
+    if how is None:
+        return Exit(ExitReason.CRASH, "the template process that held the kernel ended, and the kernel with it")
+    if how.status >= 0:
+        return Exit(ExitReason.CRASH, f"the kernel's process ended by itself with exit status {how.status}")
+    number = -how.status
+    name = _signal_name(number)
+    if number in (signal.SIGKILL, signal.SIGXCPU) and how.cpu_s >= limits.cpu_seconds * _CPU_SHARE:
+        return Exit(ExitReason.KILLED, f"the kernel used up its CPU time of {limits.cpu_seconds} s")
+    if number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS):
+        return Exit(ExitReason.CRASH, f"the kernel's process crashed with {name} in native code")
+    return Exit(ExitReason.KILLED, f"the kernel's process was ended by {name} from outside the sandbox")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def pid_of(pidfd: int) -> int:
+    """The process id, in this process's own pid namespace, behind a pidfd. Raises ProcessLookupError when it ended."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                pid = int(line.split()[1])
+                if pid > 0:
+                    return pid
+    raise ProcessLookupError(f"no process behind pidfd {pidfd}")

@@ -1,0 +1,83 @@
+"""The memory watcher: what all processes of a kernel hold together, which no resource limit bounds.
+
+RLIMIT_DATA stops one process that asks for too much, with a MemoryError that the cell sees. It does not count shared
+memory, and counts each process for itself; for these the watcher looks from outside and the kernel is killed.
+
+What a kernel shares with its template (copy-on-write) is counted up to the template's own size and no further, so
+that a process cannot hide memory by letting go of what it inherited. proc(5) names the fields.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+_MIB = 1024 * 1024
+_KIB = 1024
+#: By how much a kernel may be over before it is killed: MemoryError is the better end, so that limit comes first.
+_MARGIN_MB = 16
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Of one kernel at one moment, in bytes; what it had when it was ready does not count."""
+
+    used: int
+    limit: int
+    processes: int
+
+    @property
+    def over(self) -> bool:
+        return self.used > self.limit + _MARGIN_MB * _MIB
+
+    def explain(self) -> str:
+        """For the session that lost its kernel."""
+        many = f"{self.processes} processes" if self.processes != 1 else "one process"
+        return f"the kernel held {self.used // _MIB} MiB in {many}; its memory limit is {self.limit // _MIB} MiB"
+
+
+def measure(proc: int, memory_mb: int, baseline: int) -> MemoryUse:
+    """Look at the kernel whose /proc is open as `proc`. `baseline`: bytes that it held when it was ready.
+
+    Cheap when there is nothing to see: the exact figure is asked for only when resident sizes, which count shared
+    pages several times, are above the limit. What cannot be read counts in full.
+    """
+    limit = memory_mb * _MIB
+    resident = {pid: _fields(proc, f"{pid}/status", ("RssAnon:", "RssShmem:", "VmSwap:")) or 0 for pid in _pids(proc)}
+    use = MemoryUse(max(0, sum(resident.values()) - baseline), limit, len(resident))
+    if not use.over:
+        return use
+    exact = 0
+    for pid, upper in resident.items():
+        proportional = _fields(proc, f"{pid}/smaps_rollup", ("Pss_Anon:", "Pss_Shmem:", "SwapPss:"))
+        exact += upper if proportional is None else proportional
+    return MemoryUse(max(0, exact - baseline), limit, len(resident))
+
+
+def anonymous_bytes(proc: int) -> int:
+    """Anonymous memory of a kernel's first process; 0 when it has ended."""
+    return _fields(proc, "1/status", ("RssAnon:",)) or 0
+
+
+def _pids(proc: int) -> list[str]:
+    try:
+        return [name for name in os.listdir(proc) if name.isdigit()]
+    except OSError:
+        return []  # the kernel has ended
+
+
+def _fields(proc: int, path: str, names: tuple[str, ...]) -> int | None:
+    """Sum of fields in kB, as bytes; None when the file cannot be read, 0 when the process has ended."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    except OSError:
+        return None
+    with open(fd, encoding="utf-8", errors="replace") as file:
+        try:
+            return sum(int(line.split()[1]) for line in file if line.startswith(names)) * _KIB
+        except ProcessLookupError:
+            return 0
+        except OSError:
+            return None
