@@ -61,8 +61,13 @@ class BrokerSettings(_Group):
     concurrent_calls: int = Field(16, gt=0, description="Tool calls of one session under way at once.")
     connections: int = Field(64, gt=0, description="Connections of one sandbox to its broker socket.")
     call_timeout_s: float = Field(60.0, gt=0, description="Wall time of one tool call.")
+    seconds_per_cell: float = Field(600.0, gt=0, description="Time of all tool calls of one cell, added up.")
     request_mb: int = Field(16, gt=0, le=16, description="Largest request frame from a kernel, MiB.")
-    result_mb: int = Field(64, gt=0, le=256, description="Largest result of one tool call, MiB.")
+    request_values: int = Field(200_000, gt=0, description="Values in the arguments of one call, nested ones included.")
+    result_mb: int = Field(16, gt=0, le=256, description="Largest result of one tool call, MiB.")
+    cell_mb: int = Field(256, gt=0, description="Arguments and results of one cell's tool calls together, MiB.")
+    stall_s: float = Field(30.0, gt=0, description="Time for a kernel to send the rest of a frame or take an answer.")
+    settle_s: float = Field(5.0, ge=0, description="How long the end of a cell waits for writes under way.")
 
 
 class DatabaseSettings(_Group):
@@ -120,6 +125,7 @@ class ShopSettings(_Group):
 
 class TenantSettings(_Group):
     shop: ShopSettings | None = Field(None, description="The tenant's store; None: no store tools.")
+    token: SecretStr | None = Field(None, description="Access token that reaches this tenant alone.")
     policy_file: Path | None = Field(None, description="Text file with the shop's policy, put into the agent's prompt.")
 
 
