@@ -275,6 +275,23 @@ async def test_cancelling_while_the_model_thinks_returns(double: Endpoint, turns
     assert not task.cancelling()
 
 
+async def test_cancelling_before_the_first_call_leaves_a_valid_history(
+    double: Endpoint, direct_turns: Turns, tools: Tools
+) -> None:
+    double.script = [calls(("shop__lookup", '{"order_id": "W1"}'))]
+    waiting = asyncio.Event()
+
+    async def begin_cell(session: str, cell: str) -> None:
+        waiting.set()
+        await asyncio.sleep(3600)
+
+    tools.begin_cell = begin_cell  # type: ignore[method-assign]
+    task = asyncio.create_task(direct_turns.run())
+    await waiting.wait()
+    task.cancel()
+    assert_ended(direct_turns, await task, "cancelled")
+
+
 async def test_a_cancelled_conversation_can_go_on(double: Endpoint, turns: Turns, notebook: Notebook) -> None:
     double.script = [runs("x = 5\nimport asyncio; await asyncio.sleep(3600)"), runs("print(x)"), says("5")]
     task = asyncio.create_task(turns.run())

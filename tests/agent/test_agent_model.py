@@ -225,6 +225,15 @@ async def test_the_key_is_in_no_error(double: Endpoint, connect: Connect, status
     assert caught.value.__suppress_context__
 
 
+async def test_a_key_of_any_shape_is_struck_out(double: Endpoint) -> None:
+    key = "7Kd93hf0aQx"
+    double.script = [fails(400, f"no rights for {key}")]
+    client = ModelClient(ModelSettings(), api_key=key, base_url=double.url)
+    said = await failure(client)
+    await client.close()
+    assert "no rights for ***" in said
+
+
 async def test_an_endpoint_that_is_not_there_is_named() -> None:
     client = ModelClient(
         ModelSettings(retries=1), api_key=KEY, base_url="http://user:secret@127.0.0.1:9/v1", backoff_s=0.01
