@@ -33,7 +33,7 @@ def differences(expected: RetailData, shop: Mapping[str, Sequence[Raw]]) -> list
 
     Amounts are compared to the cent: the reference computes in binary floating point and does not always round.
     """
-    return _compare(_rounded(expected), _rounded(retail_data(shop)), "")
+    return _compare(expected, retail_data(shop), "")
 
 
 def retail_data(shop: Mapping[str, Sequence[Raw]]) -> RetailData:
@@ -135,23 +135,17 @@ def _ids(values: Sequence[Any] | None) -> list[str] | None:
     return None if values is None else [str(value) for value in values]
 
 
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 2) + 0.0
-    if isinstance(value, Mapping):
-        return {key: _rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_rounded(each) for each in value]
-    return value
-
-
 def _compare(expected: Any, found: Any, path: str) -> list[str]:
+    if expected == found:
+        return []
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        lines = []
-        for key in [*expected, *(key for key in found if key not in expected)]:
-            lines += _compare(expected.get(key), found.get(key), f"{path}.{key}" if path else str(key))
-        return lines
+        keys = [*expected, *(key for key in found if key not in expected)]
+        return [
+            line for key in keys for line in _compare(expected.get(key), found.get(key), f"{path}.{key}".lstrip("."))
+        ]
     if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         pairs = enumerate(zip(expected, found, strict=True))
         return [line for position, (a, b) in pairs for line in _compare(a, b, f"{path}[{position}]")]
-    return [] if expected == found else [f"{path}: the shop has {found!r}, the reference {expected!r}"]
+    if isinstance(expected, float) and isinstance(found, float) and round(expected, 2) == round(found, 2):
+        return []
+    return [f"{path}: the shop has {found!r}, the reference {expected!r}"]

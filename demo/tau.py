@@ -24,7 +24,7 @@ class DataMissing(RuntimeError):
     """The package with the retail data is not installed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Action:
     """One call of the package's tools in a task's known solution."""
 
@@ -32,7 +32,7 @@ class Action:
     arguments: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """One customer, what they want, and the calls that solve it."""
 
@@ -71,6 +71,15 @@ def load_data() -> RetailData:
 def load_tasks() -> tuple[Task, ...]:
     """The package's customer tasks, in its order. Raises DataMissing."""
     return tuple(_task(raw) for raw in json.loads((_folder() / "tasks.json").read_bytes()))
+
+
+def mixes_items(task: Task) -> bool:
+    """Whether the reference gets this task wrong, so that a correct shop must differ from it.
+
+    Its `modify_pending_order_items` gives every changed item the price and the options of the last new one.
+    """
+    changes = [a.arguments for a in task.actions if a.name == "modify_pending_order_items"]
+    return any(len(set(change["new_item_ids"])) > 1 for change in changes)
 
 
 def _task(raw: Mapping[str, Any]) -> Task:

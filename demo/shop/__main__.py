@@ -1,7 +1,8 @@
 """`python -m demo.shop`: the shop double on loopback, until it is interrupted.
 
 Keys come by environment, so that they stand in no process list: SHOP_CONSUMER_KEY, SHOP_CONSUMER_SECRET,
-SHOP_CONTROL_TOKEN.
+SHOP_CONTROL_TOKEN. SHOP_MORE_KEYS adds further ones, separated by blanks: key:secret:permissions, where permissions are
+read, write or read_write.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ def main() -> int:
     except tau.DataMissing as error:
         print(error, file=sys.stderr)
         return 2
-    key = Key(os.environ["SHOP_CONSUMER_KEY"], os.environ["SHOP_CONSUMER_SECRET"])
-    serve(create_app(seed, [key], os.environ["SHOP_CONTROL_TOKEN"]), port)
+    keys = [Key(os.environ["SHOP_CONSUMER_KEY"], os.environ["SHOP_CONSUMER_SECRET"])]
+    keys += [Key.read(text) for text in os.environ.get("SHOP_MORE_KEYS", "").split()]
+    serve(create_app(seed, keys, os.environ["SHOP_CONTROL_TOKEN"]), port)
     return 0
 
 

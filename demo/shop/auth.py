@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import quote, unquote
 
 from demo.shop.responses import ShopError
@@ -29,13 +29,26 @@ _DIGESTS = {"HMAC-SHA1": "sha1", "HMAC-SHA256": "sha256"}
 _CLOCK_SKEW_S = 900
 
 
+Permissions = Literal["read", "write", "read_write"]
+_PERMISSIONS: tuple[Permissions, ...] = get_args(Permissions)
+
+
 @dataclass(frozen=True)
 class Key:
     """One REST API key of the shop."""
 
     consumer_key: str
     consumer_secret: str
-    permissions: Literal["read", "write", "read_write"] = "read_write"
+    permissions: Permissions = "read_write"
+
+    @classmethod
+    def read(cls, text: str) -> Key:
+        """The key written as key:secret:permissions. Raises ValueError."""
+        key, secret, permissions = text.split(":")
+        for known in _PERMISSIONS:
+            if permissions == known:
+                return cls(key, secret, known)
+        raise ValueError(f"Permissions are one of {', '.join(_PERMISSIONS)}, not {permissions!r}")
 
     def __repr__(self) -> str:
         return f"Key(permissions={self.permissions!r})"

@@ -235,6 +235,9 @@ def _check_field(name: str, value: object, rule: Any) -> _Wrong | None:
     if rule == "email":
         fits = isinstance(value, str) and re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", value) is not None
         return None if fits else _Wrong("rest_invalid_email", "Invalid email address.")
+    if rule == "amount":
+        fits = isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value) is not None
+        return None if fits else _Wrong("rest_invalid_type", f"{name} is not of type string.")
     return (
         None if isinstance(value, rule) else _Wrong("rest_invalid_type", f"{name} is not of type {_TYPE_NAMES[rule]}.")
     )

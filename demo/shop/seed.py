@@ -108,7 +108,7 @@ def build(data: Mapping[str, Any]) -> Seed:
         own = [_variation(raw, variant) for variant in raw["variants"].values()]
         variations.update((each["id"], each) for each in own)
         products[int(raw["product_id"])] = _product(raw, own, by_name[raw["name"]])
-    numbers = {user_id: number for number, user_id in enumerate(data["users"], start=2)}
+    numbers = customer_ids(data)
     customers = {numbers[user_id]: _customer(numbers[user_id], raw, ids) for user_id, raw in data["users"].items()}
     orders = {}
     for position, raw in enumerate(data["orders"].values()):
@@ -117,6 +117,11 @@ def build(data: Mapping[str, Any]) -> Seed:
         orders[order_id(raw["order_id"])] = _order(raw, customer, created, ids)
     plain = {key: {k: v for k, v in each.items() if k != "_products"} for key, each in categories.items()}
     return Seed(plain, products, variations, customers, orders)
+
+
+def customer_ids(data: Mapping[str, Any]) -> dict[str, int]:
+    """The shop's id of each customer by their id in the retail data; 1 is the shopkeeper."""
+    return {user_id: number for number, user_id in enumerate(data["users"], start=2)}
 
 
 def order_id(number: str) -> int:
@@ -167,6 +172,7 @@ def _product(raw: Mapping[str, Any], variations: list[Resource], category: Resou
         **_dates("modified", _OPENED),
         "description": f"<p>{raw['name']}, to be had in these options: {described}.</p>\n",
         "short_description": f"<p>{raw['name']} in {len(variations)} variants.</p>\n",
+        "sku": slug(raw["name"]),
         "price": min((each["price"] for each in variations), key=float),
         "categories": [{key: category[key] for key in ("id", "name", "slug")}],
         "attributes": [
