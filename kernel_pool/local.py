@@ -132,11 +132,12 @@ class LocalPlace:
         self, client: TemplateClient, kernel: str, uid: int | None, key: bytes, directory: Path
     ) -> KernelProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.send(key)
         status = Packets(ours)
         proc = pidfd = -1
         try:
             with theirs:
-                pidfd = await client.fork(kernel, uid, key, theirs)
+                pidfd = await client.fork(kernel, uid, theirs)
             (proc,) = await _report(status, kernel, "confined")
             await _report(status, kernel, "ready")
             process = KernelProcess(

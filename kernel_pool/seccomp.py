@@ -90,6 +90,8 @@ def compile_filter() -> bytes:
         ) from error
 
     rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.ENOSYS))
+    # calls by another architecture's table (32 bit, x32) would pass by the rules below
+    rules.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
 
     def add(action: int, name: str, *arguments: seccomp.Arg) -> None:
         try:

@@ -15,6 +15,7 @@ from kernel_pool.types import StartFailed
 
 _MAX_MESSAGE = 65536
 _CONNECT_RETRY_S = 0.01
+_STOP_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class TemplateClient:
             raise StartFailed("the template ended before it was ready")
         return cls(packets)
 
-    async def fork(self, kernel: str, uid: int | None, key: bytes, status: socket.socket) -> int:
+    async def fork(self, kernel: str, uid: int | None, status: socket.socket) -> int:
         """Have a kernel forked that reports over `status`; returns its pidfd. Raises StartFailed."""
         if self.closed.done():
             raise StartFailed("the template is gone")
@@ -109,7 +110,7 @@ class TemplateClient:
         self._forks[kernel] = answer
         self._ends[kernel] = loop.create_future()
         try:
-            self._packets.send({"op": "fork", "id": kernel, "uid": uid, "key": key.hex()}, (status.fileno(),))
+            self._packets.send({"op": "fork", "id": kernel, "uid": uid}, (status.fileno(),))
             return await answer
         except OSError as error:
             raise StartFailed(f"the template does not answer: {error.strerror or error}") from error
@@ -133,6 +134,8 @@ class TemplateClient:
         if stop:
             with contextlib.suppress(OSError):
                 self._packets.send({"op": "stop"})
+            # closing at once could lose the message: the template drops who does not hear it
+            await asyncio.wait([self._reader], timeout=_STOP_TIMEOUT_S)
         self._reader.cancel()
         await asyncio.wait([self._reader])
 

@@ -114,11 +114,12 @@ class WarmKernel:
 
         `listeners` are the descriptors of listening unix sockets for "shell", "iopub", "stdin", "control" and "hb",
         named `{ipc_dir}/{channel}`. `key` signs the messages. Status 0 after a shutdown or exit(), 1 if it failed.
+        Raises what goes wrong before `ready`; the caller has to report it and end the process.
         """
+        context = self._become_a_kernel(listeners, ipc_dir, key)
+        ready()
         status = 1
         try:
-            context = self._become_a_kernel(listeners, ipc_dir, key)
-            ready()
             self._serve()
             self._leave(context)
             status = 0

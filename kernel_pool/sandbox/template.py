@@ -4,12 +4,13 @@ It runs inside the launcher's sandbox as process 1, has one thread, no event loo
 to a kernel that it made. Whoever connects to its control socket (the gateway; one at a time) speaks messages of JSON
 over SOCK_SEQPACKET, descriptors travel beside them:
 
-    -> {op: fork, id, uid, key} + status socket     <- {op: forked, id} + pidfd, or {op: failed, id, error}
+    -> {op: fork, id, uid} + status socket          <- {op: forked, id} + pidfd, or {op: failed, id, error}
     -> {op: stop}                                   <- end of the connection
                                                     <- {op: hello, kernels} once per connection
                                                     <- {op: exited, id, status, cpu_s}
 
-A new kernel reports over its status socket: {op: confined} + its /proc, then {op: ready}, or {op: failed, error}.
+A new kernel reports over its status socket: {op: confined} + its /proc, then {op: ready}, or {op: failed, error}. It
+reads its key there too, 32 bytes: what the template knew, every later kernel could find in its own memory.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ class Template:
                 status.send(b'{"op": "ready"}')
                 status.close()
 
-            self._warm.run_child(confined.listeners, IPC, bytes.fromhex(message["key"]), ready)
+            self._warm.run_child(confined.listeners, IPC, status.recv(64), ready)
         except BaseException:  # noqa: BLE001 nothing may return into the template's loop
             failure = traceback.format_exc()[-_MAX_MESSAGE // 2 :]
             try:
