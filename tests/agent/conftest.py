@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 from actor_doubles import GRANT, Notebook, Tools, function
 from conversation import SYSTEM, Turns
-from model_double import KEY, Endpoint, endpoint
+from model_double import KEY, Endpoint, Server, serving
 
 from gateway.agent.cells import CellActor
 from gateway.agent.direct import DirectActor
@@ -14,10 +14,17 @@ from gateway.settings import ModelSettings
 from servers.errors import ToolInputError
 
 
-@pytest.fixture
-def double() -> Iterator[Endpoint]:
-    with endpoint() as running:
+@pytest.fixture(scope="session")
+def model_server() -> Iterator[Server]:
+    with serving() as running:
         yield running
+
+
+@pytest.fixture
+def double(model_server: Server) -> Endpoint:
+    model_server.current = Endpoint()
+    model_server.current.url = model_server.url
+    return model_server.current
 
 
 @pytest.fixture

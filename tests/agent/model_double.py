@@ -37,9 +37,20 @@ class Endpoint:
         return await play(request)
 
 
+class Server:
+    """The HTTP server; `current` is the endpoint of the test that runs."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.current = Endpoint()
+
+    async def serve(self, request: Request) -> Response:
+        return await self.current.serve(request)
+
+
 @contextmanager
-def endpoint() -> Iterator[Endpoint]:
-    double = Endpoint()
+def serving() -> Iterator[Server]:
+    double = Server()
     app = Starlette(routes=[Route("/v1/chat/completions", double.serve, methods=["POST"])])
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1))
     with socket.create_server(("127.0.0.1", 0)) as listener:
