@@ -20,7 +20,7 @@ def signed(shop: ShopDouble, path: str, secret: str = SECRET, method: str = SIGN
 
 @pytest.mark.parametrize("method", [SIGNATURE_HMAC_SHA1, SIGNATURE_HMAC_SHA256])
 def test_oauth_opens_the_shop_over_plain_http(shop: ShopDouble, method: str) -> None:
-    answer = httpx.get(signed(shop, "/customers?search=Mei Davis&per_page=3", method=method))
+    answer = httpx.get(signed(shop, "/customers?search=Mei%20Davis&per_page=3", method=method))
     assert [customer["last_name"] for customer in answer.json()] == ["Davis"]
 
 
