@@ -112,6 +112,8 @@ class Tool:
         Raises:
             OutputSchemaError: where it does not fit.
         """
+        if self.operations:
+            return value  # its operation has checked it
         try:
             return msgspec.convert(value, self.returns)
         except msgspec.ValidationError as error:

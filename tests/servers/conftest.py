@@ -1,0 +1,144 @@
+"""Real parts for the tools: a shop on loopback, an embedded Postgres, the local embedding model."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from shop_server import Faulty, serving
+
+from demo import tau
+from demo.shop.app import create_app
+from demo.shop.auth import Key
+from demo.shop.seed import build
+from gateway.db import Database
+from gateway.postgres import EmbeddedPostgres, PostgresConfig
+from gateway.settings import DatabaseSettings
+from servers.catalog.embedding import MiniLm
+from servers.context import Shop, ToolContext
+from servers.errors import ToolDenied
+from servers.registry import Registry, load_registry
+
+KEY = Key("ck_test_consumer", "cs_test_secret")
+CONTROL = "controls"
+
+
+@dataclass
+class Pins:
+    """A session's pins, kept in memory."""
+
+    customer: int | None = None
+    customer_required: bool = False
+
+    async def pin_customer(self, customer_id: int) -> None:
+        if self.customer not in (None, customer_id):
+            raise ToolDenied("another customer is pinned")
+        self.customer = customer_id
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Tools as a session has them. `with_` gives the same with other surroundings."""
+
+    registry: Registry
+    context: ToolContext
+
+    def with_(self, **changes: Any) -> Bench:
+        return replace(self, context=replace(self.context, **changes))
+
+    async def call(self, name: str, /, **args: Any) -> Any:
+        return await self.registry.get(name).call(self.context, args)
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    return load_registry()
+
+
+@pytest.fixture(scope="session")
+def faulty() -> Iterator[tuple[Faulty, str]]:
+    """The retail shop and its URL."""
+    faulty = Faulty(create_app(build(tau.load_data()), [KEY], CONTROL))
+    with serving(faulty) as url:
+        yield faulty, url
+
+
+@pytest.fixture
+def shop(faulty: tuple[Faulty, str]) -> Faulty:
+    """The retail shop as it was at the start, without faults."""
+    double, url = faulty
+    httpx.post(f"{url}/_double/reset", headers={"authorization": f"Bearer {CONTROL}"}).raise_for_status()
+    double.arm()
+    return double
+
+
+@pytest.fixture
+def shop_state(faulty: tuple[Faulty, str]) -> Callable[[], dict[str, Any]]:
+    """Reads the shop's whole state, by its own control."""
+
+    def read() -> dict[str, Any]:
+        answer = httpx.get(f"{faulty[1]}/_double/state", headers={"authorization": f"Bearer {CONTROL}"}, timeout=30)
+        state: dict[str, Any] = answer.raise_for_status().json()
+        return state
+
+    return read
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient() as client:
+        yield client
+
+
+@pytest.fixture
+def bench(registry: Registry, faulty: tuple[Faulty, str], shop: Faulty, http: httpx.AsyncClient) -> Bench:
+    """An analyst's tools on the retail shop."""
+    return Bench(registry, context_for(faulty[1], http))
+
+
+def context_for(url: str, http: httpx.AsyncClient) -> ToolContext:
+    return ToolContext(
+        tenant="retail",
+        session="s1",
+        pins=Pins(),
+        idempotency_key="key-1",
+        resuming=False,
+        http=http,
+        shop=Shop(url, KEY.consumer_key, KEY.consumer_secret, timeout_s=30),
+    )
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    sockets = Path(tempfile.mkdtemp(prefix="omniops-t-"))
+    folder = Path(tempfile.mkdtemp(prefix="omniops-t-"))
+    folder.chmod(0o755)
+    server = EmbeddedPostgres(PostgresConfig(data_dir=folder, socket_dir=sockets))
+    try:
+        yield asyncio.run(server.start())
+    finally:
+        asyncio.run(server.stop())
+        shutil.rmtree(folder)
+        shutil.rmtree(sockets)
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[Database]:
+    """Migrated, without rows of tools."""
+    database = Database(postgres_url, DatabaseSettings(pool_size=2))
+    await database.open()
+    await database.execute("TRUNCATE product, handover")
+    yield database
+    await database.close()
+
+
+@pytest.fixture(scope="session")
+def embedder() -> MiniLm:
+    return MiniLm()
