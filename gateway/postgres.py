@@ -48,7 +48,7 @@ class PostgresError(Exception):
 
 @dataclass(frozen=True)
 class PostgresConfig:
-    """Where the embedded Postgres lives. Times in seconds."""
+    """Where the embedded Postgres lives; `gateway.settings.DatabaseSettings` has the rest. Times in seconds."""
 
     #: Holds `postgres/` (the database), `postgres.lock` and `postgres.log`.
     data_dir: Path

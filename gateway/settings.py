@@ -8,11 +8,25 @@ TOML file named by `OMNIOPS_CONFIG` (default `omniops.toml` in the working direc
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, HttpUrl, SecretStr
+import pydantic_settings
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from .settings_errors import explain, explain_json, explain_variables
+
+PREFIX = "OMNIOPS_"
+
+
+class SettingsError(Exception):
+    """Settings are wrong or missing. `problems` has a paragraph for each: which, what it wants, where to set it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(["The configuration cannot be used:", *(f"- {problem}" for problem in problems)]))
+        self.problems = tuple(problems)
 
 
 class _Group(BaseModel):
@@ -74,6 +88,9 @@ class DatabaseSettings(_Group):
     pool_size: int = Field(8, gt=0, description="Connections of one gateway.")
     connect_timeout_s: float = Field(20.0, gt=0, description="Time to reach the database at start.")
     statement_timeout_s: float = Field(30.0, gt=0, description="Time of one SQL statement of a tool.")
+    start_timeout_s: float = Field(30.0, gt=0, description="Time for the embedded Postgres to start.")
+    stop_timeout_s: float = Field(10.0, gt=0, description="Time for the embedded Postgres to stop before it is forced.")
+    uid: int = Field(699_999, gt=0, description="As root: user id that the embedded Postgres runs as.")
 
 
 class ModelSettings(_Group):
@@ -131,7 +148,7 @@ class TenantSettings(_Group):
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix="OMNIOPS_", env_nested_delimiter="__", extra="forbid", frozen=True, populate_by_name=True
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, populate_by_name=True
     )
 
     data_dir: Path = Field(Path(".omniops"), description="Everything that is kept: database, transcripts, token.")
@@ -174,5 +191,33 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        path = Path(os.environ.get("OMNIOPS_CONFIG", "omniops.toml"))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file())
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings from arguments, environment and file. Overrides of None are left out.
+
+    Raises:
+        SettingsError: naming every problem, and no secret's value.
+    """
+    file = _config_file()
+    if PREFIX + "CONFIG" in os.environ and not file.is_file():
+        raise SettingsError([f"{PREFIX}CONFIG names {file}, which is no file."])
+    problems = explain_variables(os.environ, Settings, PREFIX)
+    try:
+        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        problems += explain(error, Settings, PREFIX, str(file))
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"{file} is no TOML: {error}.")
+    except pydantic_settings.SettingsError as error:
+        problems.append(explain_json(str(error), os.environ, PREFIX))
+    except OSError as error:
+        problems.append(f"{file} cannot be read: {error.strerror}.")
+    if problems:
+        raise SettingsError(problems) from None
+    return settings
+
+
+def _config_file() -> Path:
+    return Path(os.environ.get(PREFIX + "CONFIG", "omniops.toml"))
