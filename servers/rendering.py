@@ -44,15 +44,20 @@ def signature_text(name: str, parameters: Sequence[Parameter], returns: Annotati
 def pyi(doc: str, tools: Iterable[Tool]) -> str:
     """A readable stub of one server: the types that its tools return, then the tools."""
     tools = list(tools)
+    parts = [f'"""{doc.strip()}"""', "from typing import Literal, NotRequired, TypedDict"]
+    parts += [_typed_dict(cls) for cls in named_types(tools).values()]
+    parts += [stub(tool) for tool in tools]
+    return "\n\n".join(parts) + "\n"
+
+
+def named_types(tools: Iterable[Tool]) -> dict[str, type]:
+    """The TypedDicts that the tools take and return, by name, those that others need first."""
     named: dict[str, type] = {}
     for tool in tools:
         _collect(tool.returns, named)
         for parameter in tool.parameters:
             _collect(parameter.annotation, named)
-    parts = [f'"""{doc.strip()}"""', "from typing import Literal, NotRequired, TypedDict"]
-    parts += [_typed_dict(cls) for cls in named.values()]
-    parts += [stub(tool) for tool in tools]
-    return "\n\n".join(parts) + "\n"
+    return named
 
 
 def stub(tool: Tool) -> str:
@@ -76,14 +81,14 @@ def _collect(annotation: Annotation, into: dict[str, type]) -> None:
     if is_typeddict(annotation):
         if annotation.__name__ in into:
             return
-        for hint in _fields(annotation).values():
+        for hint in fields_of(annotation).values():
             _collect(hint, into)
         into[annotation.__name__] = annotation
     for argument in typing.get_args(annotation):
         _collect(argument, into)
 
 
-def _fields(cls: type) -> Mapping[str, Annotation]:
+def fields_of(cls: type) -> Mapping[str, Annotation]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
@@ -92,15 +97,15 @@ def _typed_dict(cls: type) -> str:
     doc = (cls.__doc__ or "").strip()
     if doc and not doc.startswith("dict("):
         lines.append(f'    """{doc}"""')
-    for name, hint in _fields(cls).items():
-        comment = _comment(hint)
+    for name, hint in fields_of(cls).items():
+        comment = comment_of(hint)
         lines.append(f"    {name}: {annotation_of(hint)}{'  # ' + comment if comment else ''}")
     return "\n".join(lines)
 
 
-def _comment(annotation: Annotation) -> str:
+def comment_of(annotation: Annotation) -> str:
     origin: Annotation = typing.get_origin(annotation)
     if origin in (NotRequired, Required):
-        return _comment(typing.get_args(annotation)[0])
+        return comment_of(typing.get_args(annotation)[0])
     metas = getattr(annotation, "__metadata__", ())
     return next((m.description for m in metas if isinstance(m, msgspec.Meta) and m.description), "")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from servers.brief import brief
 from servers.registry import Registry
-from servers.rendering import pyi
 
 _ROLE = """\
 You are the customer service agent of the online shop {shop}. You talk with one customer, who sees nothing but your \
@@ -40,6 +40,8 @@ without a call: that ends your turn.
 - Look before you write. Use what you have been told instead of fetching it again.
 """
 
+_LEGEND = "Types are dicts: a key without a type is a str, `?` marks one that may be absent."
+
 _RULES = """\
 # Rules
 - First find out who the customer is with `verify_customer`, even if they name an order or an account; before that, \
@@ -65,14 +67,14 @@ def cells_prompt(registry: Registry, everyday: Sequence[str], *, shop: str, poli
         ToolNotFound: for a name that is no tool.
     """
     lines = "\n".join(f"- `servers.{name}`: {_first_line(doc)}" for name, doc in registry.documents.items())
-    stubs = "\n".join(_stubs(registry, everyday))
+    stubs = brief(registry.get(name) for name in everyday)
     parts = [
         _ROLE.format(shop=shop),
         _CELLS,
         _RULES,
         _policy(policy),
         f"# Servers\n{lines}\n",
-        f"# Everyday tools\n```python\n{stubs}```\n" if stubs else "",
+        f"# Everyday tools\n{_LEGEND}\n{stubs}" if everyday else "",
     ]
     return "\n".join(part for part in parts if part)
 
@@ -84,16 +86,6 @@ def direct_prompt(*, shop: str, policy: str = "") -> str:
 
 def _policy(policy: str) -> str:
     return f"# The shop's policy\n{policy.strip()}\n" if policy.strip() else ""
-
-
-def _stubs(registry: Registry, everyday: Sequence[str]) -> list[str]:
-    tools = [registry.get(name) for name in everyday]
-    servers = dict.fromkeys(tool.server for tool in tools)
-    return [
-        f"# servers/{server}.pyi\n"
-        + pyi(registry.documents.get(server, ""), [tool for tool in tools if tool.server == server])
-        for server in servers
-    ]
 
 
 def _first_line(doc: str) -> str:
