@@ -116,7 +116,7 @@ class ToolFinder:
             __tracebackhide__ = True  # for debuggers, and where another exception is raised from this one
             wrong = misuse(tool, args, kwargs)
             if wrong is not None:
-                raise failure("ToolInputError", wrong.message, tool=name, hint=wrong.hint, data=wrong.data)
+                raise failure("ToolInputError", wrong.message, tool=name, data=wrong.data)
             try:
                 return call(name, kwargs)
             except CallFailed as failed:
@@ -138,7 +138,7 @@ class ToolFinder:
     def _failure(self, kind: str, message: str, **details: Any) -> BaseException:
         cls = self._errors.get(kind) or self._errors.get("ToolError") or RuntimeError
         error = cls(message)
-        vars(error).update(details)
+        vars(error).update(details, message=message)
         return error
 
     def _no_attribute(self, server: str, name: str) -> str:
@@ -156,9 +156,14 @@ def _make_errors(entries: Sequence[ErrorClass]) -> Mapping[str, type[Exception]]
         parent = made.get(entry.parent)
         members: dict[str, Any] = {"__module__": ERRORS, "__doc__": entry.doc}
         if parent is None:
-            members |= {"tool": "", "hint": "", "retryable": False, "data": {}, "_render_traceback_": render}
+            members |= {"message": "", "tool": "", "hint": "", "retryable": False, "data": {}}
+            members |= {"__str__": _message_and_hint, "_render_traceback_": render}
         made[entry.name] = type(entry.name, (parent or Exception,), members)
     return made
+
+
+def _message_and_hint(error: Any) -> str:
+    return " ".join([*map(str, error.args), *([error.hint] if error.hint else [])])
 
 
 def _signature(tool: Tool) -> inspect.Signature:

@@ -104,7 +104,6 @@ class Misuse(msgspec.Struct, frozen=True):
     """Why a call cannot be meant as it is written."""
 
     message: str
-    hint: str = ""
     data: dict[str, Any] = {}
 
 
@@ -124,10 +123,9 @@ def misuse(tool: Tool, positional: Sequence[object], keywords: Mapping[str, obje
     if not (unknown or missing):
         return None
     problems = [f"unknown argument {key!r}" for key in unknown] + [f"missing argument {key!r}" for key in missing]
-    hint = _suggestion(unknown, missing, names)
+    likely = _suggestion(unknown, missing, names)
     return Misuse(
-        f"{tool.name}: {'; '.join(problems)}. {_valid(tool)}{' ' + hint if hint else ''}",
-        hint,
+        f"{tool.name}: {'; '.join(problems)}. {_valid(tool)}{' ' + likely if likely else ''}",
         {"valid": names, "unknown": unknown, "missing": missing, "invalid": []},
     )
 
@@ -145,10 +143,9 @@ def _positional(tool: Tool, positional: Sequence[object], keywords: Mapping[str,
     free = sorted((p for p in tool.parameters if p.name not in keywords), key=lambda p: not p.required)
     meant = [f"{p.name}={_quote(value)}" for p, value in zip(free, positional, strict=False)]
     given = [f"{name}={_quote(value)}" for name, value in keywords.items()]
-    hint = f"Write {tool.name}({', '.join(meant + given)})."
+    call = f"{tool.name}({', '.join(meant + given)})"
     return Misuse(
-        f"{tool.name}: arguments are given by keyword. {_valid(tool)} {hint}",
-        hint,
+        f"{tool.name}: arguments are given by keyword. {_valid(tool)} Write {call}.",
         {"valid": names, "unknown": [], "missing": [], "invalid": []},
     )
 

@@ -1,0 +1,233 @@
+"""A session's door: the unix socket in its kernel's folder. Which socket a call comes by says whose it is.
+
+What comes in is untrusted. A frame is bounded before it is read; what all of a session's calls hold is bounded; a
+connection that breaks the protocol is closed and harms only itself; a kernel that does not read its answers is
+cut off; and after each frame the event loop serves the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from gateway.settings import BrokerSettings
+from gateway.types import Grant
+from kernel_pool.sandbox import wire
+from servers.errors import BudgetExceeded, ToolDenied
+
+from .calls import Calls
+from .canonical import parse_arguments
+from .policy import MIB
+
+log = structlog.get_logger(__name__)
+
+#: Frames up to this size, in bytes, need no room of the session's share.
+SMALL = 64 * 1024
+
+#: Seconds that a refused call waits for its answer, so that a loop of them is no load.
+REFUSED_PAUSE = 0.05
+
+Frame = TypeVar("Frame", wire.Call, wire.Cancel)
+
+_calls = msgspec.msgpack.Decoder(wire.Call)
+_cancels = msgspec.msgpack.Decoder(wire.Cancel)
+
+
+class Violation(Exception):
+    """The peer broke the protocol; our own client never does."""
+
+
+class Door:
+    """One listening socket and its connections."""
+
+    def __init__(self, path: Path, grant: Grant, calls: Calls, settings: BrokerSettings) -> None:
+        self._path = path
+        self._grant = grant
+        self._calls = calls
+        self._settings = settings
+        self._room = _Room(2 * settings.request_mb * MIB)
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._answers: set[asyncio.Task[None]] = set()
+        self._complained = self._closing = False
+
+    async def open(self) -> None:
+        """Raises OSError where the folder cannot hold a socket."""
+        listener = _listen(self._path)
+        self._server = await asyncio.start_unix_server(self._connected, sock=listener, limit=SMALL, backlog=8)
+
+    async def close(self) -> None:
+        """No way in any more. Calls under way go on; nobody hears how they end."""
+        self._closing = True
+        if self._server is not None:
+            self._server.close()
+        self._path.unlink(missing_ok=True)
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if len(self._connections) >= self._settings.connections or task is None:
+            writer.transport.abort()
+            return
+        self._connections.add(task)
+        try:
+            await _Connection(self, reader, writer).serve()
+        except Violation as violation:
+            self._complain(violation)
+        except (OSError, EOFError, TimeoutError):
+            pass  # the kernel went away, or stopped in the middle of a frame
+        except asyncio.CancelledError:
+            if not self._closing:  # else it is `close`, and asyncio would report the task as failed
+                raise
+        finally:
+            self._connections.discard(task)
+            writer.transport.abort()
+
+    def _complain(self, violation: Violation) -> None:
+        """Once per session: a log is no place for a kernel to write into."""
+        if not self._complained:
+            self._complained = True
+            log.warning("a kernel broke the broker protocol", session=self._grant.session, reason=str(violation))
+
+
+class _Connection:
+    """One connection: frames in, answers out in any order."""
+
+    def __init__(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._door = door
+        self._settings = door._settings
+        self._reader = reader
+        self._writer = writer
+        self._under_way: dict[int, asyncio.Task[None]] = {}
+        self._calls = self._cancels = 0
+
+    async def serve(self) -> None:
+        """Until the peer closes. Raises Violation, OSError, TimeoutError."""
+        while header := await self._header():
+            size, kind = header
+            if size > self._settings.request_mb * MIB:
+                raise Violation(f"a frame of {size} bytes")
+            room = size if size > SMALL else 0
+            await self._door._room.take(room)
+            try:
+                async with asyncio.timeout(self._settings.stall_s):
+                    body = await self._reader.readexactly(size)
+                self._dispatch(kind, body, room)
+            except BaseException:
+                self._door._room.give(room)
+                raise
+            await asyncio.sleep(0)
+
+    async def _header(self) -> tuple[int, int] | None:
+        try:
+            size, kind = wire.HEADER.unpack(await self._reader.readexactly(wire.HEADER.size))
+        except asyncio.IncompleteReadError:
+            return None
+        return size, kind
+
+    def _dispatch(self, kind: int, body: bytes, room: int) -> None:
+        """Start what the frame asks for; from then on the task answers for `room`."""
+        if kind == wire.CALL:
+            call = _decode(_calls, body)
+            if call.id in self._under_way or len(self._under_way) >= self._settings.concurrent_calls:
+                raise Violation("an id used twice, or too many calls at once on one connection")
+            self._calls += 1
+            task = asyncio.create_task(self._answer(call))
+            self._under_way[call.id] = task
+            self._door._answers.add(task)
+            task.add_done_callback(lambda done: self._answered(call.id, done, room))
+        elif kind == wire.CANCEL:
+            self._cancels += 1
+            if self._cancels > self._calls:
+                raise Violation("more cancels than calls")
+            if (running := self._under_way.get(_decode(_cancels, body).id)) is not None:
+                running.cancel()
+            self._door._room.give(room)
+        else:
+            raise Violation(f"a frame of kind {kind}")
+
+    def _answered(self, id: int, task: asyncio.Task[None], room: int) -> None:
+        self._under_way.pop(id, None)
+        self._door._answers.discard(task)
+        self._door._room.give(room)
+
+    async def _answer(self, call: wire.Call) -> None:
+        grant, calls = self._door._grant, self._door._calls
+        try:
+            args = parse_arguments(call.args, max_values=self._settings.request_values)
+            outcome = await calls.call(grant, call.tool, args, size=len(call.args))
+            text, error = outcome.text, outcome.error
+        except Exception as failure:  # noqa: BLE001 - the boundary: a kernel gets an answer whatever happened
+            text, error = None, calls.error_body(failure, call.tool[:200])
+            if isinstance(failure, BudgetExceeded | ToolDenied):
+                await asyncio.sleep(REFUSED_PAUSE)
+        if error is not None:
+            await self._send(wire.frame(wire.ERROR, wire.Error(id=call.id, **error)))
+        else:
+            await self._send(wire.frame(wire.RESULT, wire.Result(id=call.id, value=(text or "null").encode())))
+
+    async def _send(self, frame: bytes) -> None:
+        """A kernel that takes no answer in time is cut off; its calls are journaled all the same."""
+        with contextlib.suppress(OSError):
+            try:
+                async with asyncio.timeout(self._settings.stall_s):
+                    self._writer.write(frame)
+                    await self._writer.drain()
+            except TimeoutError:
+                self._writer.transport.abort()
+
+
+class _Room:
+    """Bytes that a session's large requests may hold together; who finds no room waits, and others with him."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def take(self, size: int) -> None:
+        while size > self._free:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        self._free -= size
+
+    def give(self, size: int) -> None:
+        self._free += size
+        if size:
+            for turn in self._waiting:
+                if not turn.done():
+                    turn.set_result(None)
+            self._waiting.clear()
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Frame], body: bytes) -> Frame:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Violation(f"a frame that cannot be read: {error}") from None
+
+
+def _listen(path: Path) -> socket.socket:
+    """A socket that the folder's owner alone can reach: as root, the user id that the kernel runs as."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        if os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.chown(path, owner.st_uid, owner.st_gid)
+        listener.listen(8)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
