@@ -35,6 +35,7 @@ from .isolate import confine, settle_memory_limit
 from .spec import IPC, KERNELS, SandboxSpec
 
 _MAX_MESSAGE = 65536
+_KEY_BYTES = 32
 
 
 class Warm(Protocol):
@@ -197,7 +198,10 @@ class Template:
                 status.send(b'{"op": "ready"}')
                 status.close()
 
-            self._warm.run_child(confined.listeners, IPC, status.recv(64), ready)
+            key = status.recv(_KEY_BYTES)
+            if len(key) != _KEY_BYTES:
+                raise EOFError("the gateway went away before it gave the kernel its key")
+            self._warm.run_child(confined.listeners, IPC, key, ready)
         except BaseException:  # noqa: BLE001 nothing may return into the template's loop
             failure = traceback.format_exc()[-_MAX_MESSAGE // 2 :]
             try:

@@ -1,0 +1,82 @@
+"""Cells that attack, and what must be true after them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from kernel_pool.pool import Kernel, Pool
+from kernel_pool.types import CellResult
+
+#: A secret in the environment of the process that runs the pool.
+SECRET_NAME = "OMNIOPS_TEST_CREDENTIAL"
+
+#: What attacks need to call the system past Python: `call(name, *arguments)` gives the errno's name, or the result.
+PRELUDE = """
+import ctypes, errno, os, sys
+_libc = ctypes.CDLL(None, use_errno=True)
+
+def attempt(function, *arguments, **options):
+    try:
+        return function(*arguments, **options)
+    except OSError as error:
+        return errno.errorcode.get(error.errno, str(error))
+
+def call(name, *arguments):
+    ctypes.set_errno(0)
+    result = getattr(_libc, name)(*arguments)
+    return errno.errorcode[ctypes.get_errno()] if result == -1 else result
+
+def syscall(number, *arguments):
+    return call("syscall", ctypes.c_long(number), *arguments)
+"""
+
+
+def output(result: CellResult) -> str:
+    """All text that a cell printed or returned."""
+    texts = []
+    for item in result.outputs:
+        texts.append(item.get("text") or item.get("data", {}).get("text/plain") or "")
+    return "".join(texts).strip()
+
+
+def error(result: CellResult) -> str:
+    """The error that a cell ended with, as `Name: text`."""
+    assert result.error is not None, (result.status, result.reason, output(result))
+    return f"{result.error.name}: {result.error.value}"
+
+
+@dataclass
+class Arena:
+    """A pool, and a sibling kernel with state that no attack may touch."""
+
+    pool: Pool
+    sibling: Kernel
+
+    async def prepare(self) -> None:
+        await self.sibling.execute("state = 'untouched'", deadline_s=30)
+
+    @asynccontextmanager
+    async def attacker(self) -> AsyncIterator[Kernel]:
+        """A kernel for one attack. After it the sibling still has its state, and the pool still leases."""
+        kernel = await self.pool.lease()
+        try:
+            await kernel.execute(PRELUDE, deadline_s=30)
+            yield kernel
+        finally:
+            await self.pool.release(kernel)
+        await self.check_unharmed()
+
+    async def check_unharmed(self) -> None:
+        result = await self.sibling.execute("print(state, sum(range(1000)))", deadline_s=30)
+        assert (result.status, output(result)) == ("ok", "untouched 499500")
+        fresh = await self.pool.lease()
+        result = await fresh.execute("'state' in globals()", deadline_s=30)
+        await self.pool.release(fresh)
+        assert (result.status, output(result)) == ("ok", "False")
+
+    async def attack(self, code: str, deadline_s: float = 30) -> CellResult:
+        """Run `code` in a kernel of its own, then check that nobody else was harmed."""
+        async with self.attacker() as kernel:
+            return await kernel.execute(code, deadline_s=deadline_s)

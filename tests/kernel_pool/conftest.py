@@ -1,0 +1,57 @@
+"""Real pools in short folders, since unix sockets' paths are."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from attack import SECRET_NAME, Arena
+
+from kernel_pool.pool import Pool
+from kernel_pool.types import Limits, PoolConfig
+
+#: Small enough to be filled quickly, large enough for pandas.
+LIMITS = Limits(memory_mb=192, disk_mb=16, processes=32, open_files=256)
+
+
+@pytest.fixture
+def runtime_dir() -> Iterator[Path]:
+    """A path for a pool's runtime folder; removed at the end if the pool did not."""
+    parent = Path(tempfile.mkdtemp(prefix="okp-"))
+    yield parent / "run"
+    shutil.rmtree(parent, ignore_errors=True)
+
+
+@pytest.fixture
+def config(runtime_dir: Path) -> PoolConfig:
+    """A pool that is up in a moment: nothing preloaded, nothing in stock."""
+    return PoolConfig(runtime_dir, limits=LIMITS, warm=0, preload=(), start_timeout_s=60, lease_timeout_s=60)
+
+
+@pytest_asyncio.fixture
+async def pool(config: PoolConfig) -> AsyncIterator[Pool]:
+    pool = Pool(config)
+    await pool.start()
+    yield pool
+    await pool.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def arena() -> AsyncIterator[Arena]:
+    """One pool per module for attacks, with a sibling kernel that every attack must leave alone."""
+    parent = Path(tempfile.mkdtemp(prefix="okp-"))
+    pool = Pool(PoolConfig(parent / "run", limits=LIMITS, warm=1, maximum=4, preload=(), start_timeout_s=60))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SECRET_NAME, secrets.token_hex(16))
+        await pool.start()
+        arena = Arena(pool, await pool.lease())
+        await arena.prepare()
+        yield arena
+        await pool.close()
+    assert list(parent.iterdir()) == []
+    parent.rmdir()
