@@ -39,7 +39,8 @@ def _type(cls: type) -> str:
 
 
 def _field(name: str, hint: Annotation) -> str:
-    absent = typing.get_origin(hint) is NotRequired
+    origin: Annotation = typing.get_origin(hint)
+    absent = origin is NotRequired
     kind = annotation_of(typing.get_args(hint)[0] if absent else hint)
     comment = comment_of(hint)
     text = f"{name}{'?' if absent else ''}" + ("" if kind == "str" else f": {kind}")

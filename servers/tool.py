@@ -169,7 +169,7 @@ def _parameters(function: Implementation) -> tuple[Parameter, ...]:
     where = f"{function.__module__}.{function.__name__}"
     if not inspect.iscoroutinefunction(function):
         raise TypeError(f"{where}: a tool is an async function")
-    if "return" not in hints or isinstance(hints["return"], types.NoneType):
+    if "return" not in hints or hints["return"] is types.NoneType:
         raise TypeError(f"{where}: a tool declares what it returns")
     context, *rest = inspect.signature(function).parameters.values()
     if context.name != "ctx" or any(p.kind is not inspect.Parameter.KEYWORD_ONLY for p in rest):

@@ -49,8 +49,8 @@ def auth_for(shop: Shop) -> httpx.Auth:
     raise ToolError(f"The store's URL {shop.url!r} starts with neither https:// nor http://.")
 
 
-class _HideSignatures(logging.Filter):
-    """httpx logs whole URLs; a signed one holds the consumer key."""
+class _HideKeys(logging.Filter):
+    """Libraries log URLs, headers (a store's Link repeats the query) and what they sign, the consumer key in each."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
@@ -58,7 +58,10 @@ class _HideSignatures(logging.Filter):
                 value.copy_with(query=b"...") if isinstance(value, httpx.URL) and b"oauth_" in value.query else value
                 for value in record.args
             )
-        return True
+        return "oauth_" not in record.getMessage()
 
 
-logging.getLogger("httpx").addFilter(_HideSignatures())
+# A logger's filter holds for its own records only, not for those of its children.
+for _name in ("httpx", "httpcore.http11", "httpcore.http2"):
+    logging.getLogger(_name).addFilter(_HideKeys())
+logging.getLogger("oauthlib").setLevel(logging.INFO)

@@ -42,7 +42,10 @@ def problem(response: httpx.Response) -> ToolError:
     if status == 404 and code != "rest_no_route":
         return ToolNotFound(f"The store has nothing at {request}: {said}", data=data)
     if status == 429:
-        return RateLimited(f"The store asks to slow down ({request}).", data=data | {"retry_after": _delay(response)})
+        return RateLimited(
+            f"The store asks to slow down ({request}).",
+            data=data | {"retry_after": 1.0 if (delay := _delay(response)) is None else delay},
+        )
     if status in (400, 413):
         named = "; ".join(f"{name}: {why}" for name, why in details.items())
         return ToolInputError(f"The store refused {request}: {named or said}", data=data | {"params": details})
@@ -55,7 +58,8 @@ def problem(response: httpx.Response) -> ToolError:
     error = UpstreamError(f"The store failed at {request} with status {status}: {said}", data=data)
     if status in TRANSIENT:
         error.retryable = True
-        error.data["retry_after"] = _delay(response)
+        if (delay := _delay(response)) is not None:
+            error.data["retry_after"] = delay
     return error
 
 
@@ -93,7 +97,7 @@ def _clean(text: object) -> str:
     return "".join(c for c in str(text) if c.isprintable())[:MESSAGE_LENGTH]
 
 
-def _delay(response: httpx.Response) -> float:
-    """Seconds of Retry-After; stores send whole seconds, a date is taken for one second."""
-    value = response.headers.get("retry-after", "1")
-    return float(value) if value.isdecimal() else 1.0
+def _delay(response: httpx.Response) -> float | None:
+    """Seconds of Retry-After, where it is there and no date."""
+    value = response.headers.get("retry-after", "")
+    return float(value) if value.isdecimal() else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,19 @@ async def database(postgres_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
+class Remembering(MiniLm):
+    """The model, which embeds each text of this test run once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[str, list[float]] = {}
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
+        self._known |= zip(fresh, await super().embed(fresh), strict=True)
+        return [self._known[text] for text in texts]
+
+
 @pytest.fixture(scope="session")
 def embedder() -> MiniLm:
-    return MiniLm()
+    return Remembering()
