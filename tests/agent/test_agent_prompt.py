@@ -37,14 +37,14 @@ def test_each_everyday_tool_has_its_stub(registry: Registry) -> None:
 def test_each_server_has_a_line(registry: Registry) -> None:
     prompt = cells_prompt(registry, (), shop="acme")
     assert [name for name in registry.documents if f"- `servers.{name}`: " not in prompt] == []
-    assert "```" not in prompt
+    assert "# Everyday tools" not in prompt
 
 
 def test_stubs_name_no_type_that_they_do_not_define(registry: Registry) -> None:
     prompt = cells_prompt(registry, ["woocommerce.lookup_order"], shop="acme")
-    assert "class Order(TypedDict)" in prompt
-    assert "class LineItem(TypedDict)" in prompt
-    assert "class Product(TypedDict)" not in prompt
+    assert "\nOrder{" in prompt
+    assert "\nLineItem{" in prompt
+    assert "\nProduct{" not in prompt
 
 
 def test_the_prompt_does_not_grow_with_the_catalogue(registry: Registry) -> None:
