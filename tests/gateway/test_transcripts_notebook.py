@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbconvert import HTMLExporter
 
-from gateway.redaction import Redactor
+from gateway.broker.scrub import Scrubber
 from gateway.transcripts.notebook import DirectStep, Header, Said, notebook, quoted, unquoted
 from gateway.types import CallRecord, CellRun
 from kernel_pool.types import CellResult
@@ -88,8 +88,9 @@ def test_a_cell_that_ran_again_keeps_its_place_and_its_earlier_run() -> None:
 
 
 def test_direct_calls_are_a_cell_too() -> None:
-    node = valid([DirectStep("direct-1", "woocommerce.lookup_order(\norder_id='#W1')", (call(),), START, START)])
+    node = valid([DirectStep("direct-1", (call(args={"a": "x\ny"}, result={"id": 1}),), START, START)])
     assert all(line.startswith("#") for line in node["cells"][0]["source"].splitlines())
+    assert node["cells"][0]["outputs"][0]["text"] == '{"id":1}'
     assert len(node["cells"][0]["metadata"]["omniops"]["calls"]) == 1
 
 
@@ -155,10 +156,10 @@ def test_secrets_are_struck_out_everywhere() -> None:
             calls=(call(args={"k": secret}, error=error, state="failed"),),
             reason=secret,
         ),
-        DirectStep("d", secret, (call(error=error),), START, START),
+        DirectStep("d", (call(error=error), call(args={"a": secret}, result=[secret])), START, START),
     ]
     assert secret in json.dumps(valid(entries))
-    assert secret not in json.dumps(valid(entries, Redactor([secret])))
+    assert secret not in json.dumps(valid(entries, Scrubber([secret]).known))
 
 
 def test_it_converts_to_html_and_a_customers_markup_stays_text() -> None:
