@@ -19,7 +19,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from ..context import ToolContext
-from ..errors import UpstreamError
+from ..errors import ToolError, UpstreamError
 from .access import customer_of, order_digits, order_of
 from .client import Object, Store, store_of
 from .problems import OutcomeUnknown
@@ -72,7 +72,15 @@ async def _change_order(ctx: ToolContext, store: Store, tool: str, order: Object
         order = await _put(store, f"orders/{order['id']}", order, change, stamp)
     if stamp["balances"]:
         balances = {card: Decimal(amount) for card, amount in stamp["balances"].items()}
-        await _change_balances(store, int(order["customer_id"]), tool, ctx.idempotency_key, balances)
+        try:
+            await _change_balances(store, int(order["customer_id"]), tool, ctx.idempotency_key, balances)
+        except ToolError as error:
+            # Whatever kind it is: with the order changed already, this is no refusal of the whole.
+            raise UpstreamError(
+                f"Order {order['number']} was changed, but not yet the gift card: {error.message}",
+                hint="Run the same call again, which does the rest only; if that fails too, hand over to a person.",
+                data={"outcome": "unknown"},
+            ) from None
     return order
 
 
@@ -104,10 +112,7 @@ async def _change_balances(store: Store, customer_id: int, tool: str, key: str, 
         method = next((m for m in methods if m["id"] == card), None)
         balance = Decimal(str(method["balance"])) + amount if method else Decimal(-1)
         if method is None or balance < 0:
-            raise UpstreamError(
-                f"The order was changed, but gift card {card} is gone or no longer holds {money(-amount)}.",
-                hint="Hand the conversation over to a person: the order and the gift card have to be put right.",
-            )
+            raise UpstreamError(f"Gift card {card} is gone or no longer holds {money(-amount)}.")
         method["balance"] = money(balance)
     stamp = {"key": key, "tool": tool, "balances": {}}
     await _put(store, path, customer, Change(meta={PAYMENT_METHODS: methods}), stamp)
@@ -119,11 +124,14 @@ async def _put(store: Store, path: str, raw: Object, change: Change, stamp: Mapp
     body = {**change.fields, "meta_data": meta_update(raw, {**change.meta, STAMPS: stamps})}
     try:
         return await store.put(path, body)
-    except OutcomeUnknown:
-        current = await store.object(path)
-        if stamp_of(current, stamp["key"]) is not None:
-            return current
-        return await store.put(path, body)
+    except OutcomeUnknown as unanswered:
+        try:
+            current = await store.object(path)
+            if stamp_of(current, stamp["key"]) is not None:
+                return current
+            return await store.put(path, body)
+        except ToolError:
+            raise unanswered from None
 
 
 _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()

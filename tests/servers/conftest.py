@@ -5,56 +5,23 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from shop_server import Faulty, serving
+from tool_bench import CONTROL, KEY, Bench, Remembering, context_for
 
 from demo import tau
 from demo.shop.app import create_app
-from demo.shop.auth import Key
 from demo.shop.seed import build
 from gateway.db import Database
 from gateway.postgres import EmbeddedPostgres, PostgresConfig
 from gateway.settings import DatabaseSettings
 from servers.catalog.embedding import MiniLm
-from servers.context import Shop, ToolContext
-from servers.errors import ToolDenied
 from servers.registry import Registry, load_registry
-
-KEY = Key("ck_test_consumer", "cs_test_secret")
-CONTROL = "controls"
-
-
-@dataclass
-class Pins:
-    """A session's pins, kept in memory."""
-
-    customer: int | None = None
-    customer_required: bool = False
-
-    async def pin_customer(self, customer_id: int) -> None:
-        if self.customer not in (None, customer_id):
-            raise ToolDenied("another customer is pinned")
-        self.customer = customer_id
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Tools as a session has them. `with_` gives the same with other surroundings."""
-
-    registry: Registry
-    context: ToolContext
-
-    def with_(self, **changes: Any) -> Bench:
-        return replace(self, context=replace(self.context, **changes))
-
-    async def call(self, name: str, /, **args: Any) -> Any:
-        return await self.registry.get(name).call(self.context, args)
 
 
 @pytest.fixture(scope="session")
@@ -103,18 +70,6 @@ def bench(registry: Registry, faulty: tuple[Faulty, str], shop: Faulty, http: ht
     return Bench(registry, context_for(faulty[1], http))
 
 
-def context_for(url: str, http: httpx.AsyncClient) -> ToolContext:
-    return ToolContext(
-        tenant="retail",
-        session="s1",
-        pins=Pins(),
-        idempotency_key="key-1",
-        resuming=False,
-        http=http,
-        shop=Shop(url, KEY.consumer_key, KEY.consumer_secret, timeout_s=30),
-    )
-
-
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     sockets = Path(tempfile.mkdtemp(prefix="omniops-t-"))
@@ -137,19 +92,6 @@ async def database(postgres_url: str) -> AsyncIterator[Database]:
     await database.execute("TRUNCATE product, handover")
     yield database
     await database.close()
-
-
-class Remembering(MiniLm):
-    """The model, which embeds each text of this test run once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._known: dict[str, list[float]] = {}
-
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
-        self._known |= zip(fresh, await super().embed(fresh), strict=True)
-        return [self._known[text] for text in texts]
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ import json
 
 import httpx
 import pytest
-from conftest import KEY, Bench
 from shop_server import Faulty, recording, replaying, serving
+from tool_bench import KEY, Bench
 
 from demo.tau import load_data
 from gateway.db import Database

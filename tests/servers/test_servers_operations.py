@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
-from conftest import Bench, Pins
 from shop_server import Faulty
+from starlette.responses import JSONResponse
+from tool_bench import Bench, Pins
 
 from demo.check import differences
 from demo.tau import Action, Reference, load_data, load_tasks
@@ -304,10 +305,23 @@ async def reset(bench: Bench) -> None:
 
 
 async def test_a_write_that_stays_unanswered_says_that_its_outcome_is_unknown(bench: Bench, shop: Faulty) -> None:
-    shop.arm("lost", at=3, times=100)
+    shop.arm("lost", at=2, times=100)
     with pytest.raises(UpstreamError) as failure:
-        await apply(bench, one_of_each()["cancel_pending_order"])
+        await apply(bench, one_of_each()["modify_pending_order_address"])
+    assert failure.value.data["outcome"] == "unknown"
     assert failure.value.retryable
+
+
+async def test_a_refusal_after_the_order_was_changed_is_no_refusal_of_the_whole(
+    bench: Bench, shop: Faulty, done_once: DoneOnce
+) -> None:
+    action, expected = await done_once("cancel_pending_order")
+    shop.arm(lambda _: JSONResponse({"code": "x", "message": "key revoked", "data": None}, 401), at=5)
+    with pytest.raises(UpstreamError, match=r"was changed, but not yet the gift card: .*key revoked") as failure:
+        await apply(bench, action)
+    assert failure.value.data["outcome"] == "unknown"
+    await apply(bench, action)
+    assert await touched(bench, action) == expected
 
 
 async def test_two_cancellations_at_once_both_reach_the_gift_card(

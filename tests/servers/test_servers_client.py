@@ -8,10 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import KEY, Bench, context_for
 from shop_server import Faulty, recording, replaying, serving
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from tool_bench import KEY, Bench, context_for
 
 from servers.context import Shop
 from servers.errors import RateLimited, ToolDenied, ToolError, ToolInputError, ToolNotFound, UpstreamError

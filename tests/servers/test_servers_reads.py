@@ -6,10 +6,10 @@ from operator import itemgetter
 from typing import Any
 
 import pytest
-from conftest import Bench, Pins
 from shop_server import Faulty
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from tool_bench import Bench, Pins
 
 from demo.tau import load_data
 from servers.errors import ToolDenied, ToolInputError, ToolNotFound

@@ -7,10 +7,10 @@ import json
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import pytest
-from conftest import context_for
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
+from tool_bench import context_for
 
 from servers.context import ToolContext
 from servers.dispatch import dispatcher
