@@ -112,6 +112,7 @@ class Reference:
             os.environ.clear()
             os.environ.update(environment)
         self._database, self._tools = RetailDB, RetailTools
+        self._untouched: RetailData = RetailDB.model_validate(load_data()).model_dump()
 
     def run(self, actions: Sequence[Action]) -> Outcome:
         """The database after the actions. One that the tools refuse changes nothing and is reported."""
@@ -122,5 +123,12 @@ class Reference:
                 tools.use_tool(action.name, **action.arguments)
             except ValueError as error:
                 refused[position] = str(error)
-        state: RetailData = tools.db.model_dump()
-        return Outcome(state, refused)
+        return Outcome(self._shared(tools.db.model_dump()), refused)
+
+    def _shared(self, state: RetailData) -> RetailData:
+        """The same state, with what was not touched in memory once for all outcomes."""
+        before = self._untouched
+        return {
+            section: {key: before[section][key] if before[section][key] == row else row for key, row in rows.items()}
+            for section, rows in state.items()
+        }

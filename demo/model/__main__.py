@@ -21,6 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo.model", description="A scripted model on loopback.")
     parser.add_argument("--scripts", type=Path, required=True, help="JSON file with what the model plays")
     parser.add_argument("--port", type=int, default=0, help="port; 0 takes a free one (default)")
+    parser.add_argument("--fd", type=int, help="an inherited listening socket, instead of a port")
     options = parser.parse_args()
     key = os.environ.get("MODEL_KEY")
     if not key:
@@ -31,7 +32,7 @@ def main() -> int:
     except (OSError, msgspec.DecodeError) as error:
         print(f"The scripts in {options.scripts} cannot be read: {error}", file=sys.stderr)
         return 2
-    serve(create_app(scripts, key), options.port)
+    serve(create_app(scripts, key), port=options.port, fd=options.fd)
     return 0
 
 

@@ -21,7 +21,8 @@ from demo.shop.seed import build
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo.shop", description="A WooCommerce double on loopback.")
     parser.add_argument("--port", type=int, default=0, help="port; 0 takes a free one (default)")
-    port = parser.parse_args().port
+    parser.add_argument("--fd", type=int, help="an inherited listening socket, instead of a port")
+    options = parser.parse_args()
     missing = [n for n in ("SHOP_CONSUMER_KEY", "SHOP_CONSUMER_SECRET", "SHOP_CONTROL_TOKEN") if not os.environ.get(n)]
     if missing:
         print(
@@ -36,7 +37,7 @@ def main() -> int:
         return 2
     keys = [Key(os.environ["SHOP_CONSUMER_KEY"], os.environ["SHOP_CONSUMER_SECRET"])]
     keys += [Key.read(text) for text in os.environ.get("SHOP_MORE_KEYS", "").split()]
-    serve(create_app(seed, keys, os.environ["SHOP_CONTROL_TOKEN"]), port)
+    serve(create_app(seed, keys, os.environ["SHOP_CONTROL_TOKEN"]), port=options.port, fd=options.fd)
     return 0
 
 
