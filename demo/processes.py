@@ -55,9 +55,12 @@ class Processes:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._running: list[Process] = []
+        #: Children that were there before and are none of our business.
+        self._others: frozenset[int] = frozenset()
 
     def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
+        self._others = frozenset(_children())
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         return self
 
@@ -69,7 +72,7 @@ class Processes:
         try:
             for process in reversed(self._running):
                 self._stop(process)
-            _reap_orphans()
+            _reap_orphans(self._others)
         finally:
             signal.signal(signal.SIGINT, before)
             _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
@@ -129,19 +132,19 @@ def _end_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
-def _reap_orphans() -> None:
+def _reap_orphans(others: frozenset[int]) -> None:
     """Kill what was left to this process by those it started, until nothing is."""
     deadline = time.monotonic() + _REAP_S
     while time.monotonic() < deadline:
-        for child in _children():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(child, signal.SIGKILL)
-        try:
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                pass
-        except ChildProcessError:
+        orphans = [child for child in _children() if child not in others]
+        if not orphans:
             return
-        time.sleep(0.02)
+        for orphan in orphans:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(orphan, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(orphan, os.WNOHANG)
+        time.sleep(0.01)
 
 
 def _children() -> list[int]:

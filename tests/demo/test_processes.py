@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.processes import ProcessFailed, Processes
+from demo.processes import Processes, ProcessFailed
 
 #: Starts a process in a session of its own that does not end when asked to, tells its id, and waits.
 STUBBORN = """
@@ -51,12 +51,25 @@ def test_orphans_that_ignore_sigterm_are_gone_too(tmp_path: Path) -> None:
 
 
 def test_a_failure_inside_stops_them_as_well(tmp_path: Path) -> None:
-    pids: tuple[int, ...] = ()
-    with pytest.raises(KeyboardInterrupt), Processes(tmp_path) as processes:
-        pids = start_stubborn(processes, tmp_path)
-        raise KeyboardInterrupt
-    assert pids
+    pids: list[int] = []
+
+    def fail() -> None:
+        with Processes(tmp_path) as processes:
+            pids.extend(start_stubborn(processes, tmp_path))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert len(pids) == 2
     assert all(gone(pid) for pid in pids)
+
+
+def test_children_that_others_started_are_left_alone(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]) as other:
+        with Processes(tmp_path) as processes:
+            start_stubborn(processes, tmp_path)
+        assert other.poll() is None
+        other.kill()
 
 
 def test_a_process_that_ends_by_itself_is_reported_with_its_words(tmp_path: Path) -> None:
@@ -78,8 +91,8 @@ def test_children_are_asked_to_end_when_the_demo_is_killed(tmp_path: Path) -> No
     code = (
         "import os, sys, time; from pathlib import Path; from demo.processes import Processes\n"
         f"with Processes(Path({str(tmp_path)!r})) as p:\n"
-        "    p.start('child', [sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(300)'],"
-        " os.environ)\n"
+        "    told = 'import os, time; print(os.getpid(), flush=True); time.sleep(300)'\n"
+        "    p.start('child', [sys.executable, '-c', told], os.environ)\n"
         "    time.sleep(300)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as demo:
