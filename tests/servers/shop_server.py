@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import uvicorn
 from starlette.requests import Request
@@ -114,7 +113,3 @@ def replaying(answers: dict[str, str]) -> ASGIApp:
         await response(scope, receive, send)
 
     return app
-
-
-def query_of(url: str) -> dict[str, str]:
-    return dict(parse_qsl(urlsplit(url).query))
