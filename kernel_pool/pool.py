@@ -318,6 +318,7 @@ class Pool:
                 for _, folder in folders:
                     os.close(folder)
             for (kernel, _), use in zip(folders, uses, strict=True):
+                kernel.process.memory_full = use.full
                 if use.over:
                     self._spawn_task(kernel.kill(Exit(ExitReason.MEMORY, use.explain())))
 

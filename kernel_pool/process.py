@@ -34,6 +34,8 @@ class KernelProcess:
     exited: asyncio.Future[Exit]
     #: Anonymous memory when it was ready, bytes: nearly all of it shared with its template.
     baseline: int
+    #: Whether the memory watcher last saw it with its memory all but used up.
+    memory_full: bool = field(default=False, init=False)
     _intended: Exit | None = field(default=None, init=False)
     _settling: asyncio.Task[None] | None = field(default=None, init=False)
 
@@ -52,7 +54,7 @@ class KernelProcess:
         os.close(self.pidfd)
         os.close(self.proc)
         if not self.exited.done():
-            self.exited.set_result(self._intended or explain(how, self.limits))
+            self.exited.set_result(self._intended or explain(how, self.limits, memory_full=self.memory_full))
 
     def signal(self, number: int) -> None:
         """Send a signal to the kernel's first process. Raises KernelGone."""
@@ -77,8 +79,8 @@ class KernelProcess:
         await asyncio.shield(self.exited)
 
 
-def explain(how: Ended | None, limits: Limits) -> Exit:
-    """What a status means, in words."""
+def explain(how: Ended | None, limits: Limits, *, memory_full: bool = False) -> Exit:
+    """What a status means, in words. `memory_full`: native code often dies of that, and says nothing."""
     if how is None:
         return Exit(ExitReason.CRASH, "the template process that held the kernel ended, and the kernel with it")
     if how.status >= 0:
@@ -88,6 +90,11 @@ def explain(how: Ended | None, limits: Limits) -> Exit:
     if number in (signal.SIGKILL, signal.SIGXCPU) and how.cpu_s >= limits.cpu_seconds * _CPU_SHARE:
         return Exit(ExitReason.KILLED, f"the kernel used up its CPU time of {limits.cpu_seconds} s")
     if number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS):
+        if memory_full:
+            detail = (
+                f"the kernel's process crashed with {name} when its memory limit of {limits.memory_mb} MiB was reached"
+            )
+            return Exit(ExitReason.MEMORY, detail)
         return Exit(ExitReason.CRASH, f"the kernel's process crashed with {name} in native code")
     return Exit(ExitReason.KILLED, f"the kernel's process was ended by {name} from outside the sandbox")
 

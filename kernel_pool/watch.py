@@ -15,7 +15,7 @@ from dataclasses import dataclass
 _MIB = 1024 * 1024
 _KIB = 1024
 #: By how much a kernel may be over before it is killed: MemoryError is the better end, so that limit comes first.
-_MARGIN_MB = 16
+_MARGIN_MB = 24
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class MemoryUse:
     @property
     def over(self) -> bool:
         return self.used > self.limit + _MARGIN_MB * _MIB
+
+    @property
+    def full(self) -> bool:
+        """Whether little is left."""
+        return self.used > 0.9 * self.limit
 
     def explain(self) -> str:
         """For the session that lost its kernel."""

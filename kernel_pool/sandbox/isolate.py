@@ -17,6 +17,8 @@ import socket
 from dataclasses import dataclass
 
 from . import linux
+from .memory import data_bytes
+from .memory import settle_memory_limit as settle_memory_limit
 from .spec import CHANNELS, HOME, IPC, KERNEL_USER, KERNELS, KernelLimits
 
 _NAMESPACES = linux.NEW_NS | linux.NEW_IPC | linux.NEW_UTS | linux.NEW_NET | linux.NEW_CGROUP
@@ -148,7 +150,7 @@ def set_limits(limits: KernelLimits) -> None:
     for kind, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, limits.cpu_seconds),
-        (resource.RLIMIT_DATA, _data_size() + (limits.memory_mb + _START_ALLOWANCE_MB) * _MIB),
+        (resource.RLIMIT_DATA, data_bytes() + (limits.memory_mb + _START_ALLOWANCE_MB) * _MIB),
         (resource.RLIMIT_FSIZE, limits.disk_mb * _MIB),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
@@ -158,21 +160,3 @@ def set_limits(limits: KernelLimits) -> None:
         (resource.RLIMIT_STACK, 8 * _MIB),
     ):
         resource.setrlimit(kind, (value, value))
-
-
-def settle_memory_limit(memory_mb: int) -> None:
-    """Limit private memory to what the started kernel has now and `memory_mb` on top.
-
-    Called when the kernel's own threads run, so that a cell can use what the limit says and gets MemoryError beyond.
-    """
-    value = _data_size() + memory_mb * _MIB
-    resource.setrlimit(resource.RLIMIT_DATA, (value, value))
-
-
-def _data_size() -> int:
-    """Bytes of this process that RLIMIT_DATA counts (VmData in proc(5))."""
-    with open("/proc/self/status", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("VmData:"):
-                return int(line.split()[1]) * 1024
-    raise OSError("no VmData in /proc/self/status")

@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from . import linux
-from .isolate import confine, settle_memory_limit
+from .isolate import confine
+from .memory import settle_memory_limit
 from .spec import IPC, KERNELS, SandboxSpec
 
 _MAX_MESSAGE = 65536
