@@ -9,7 +9,7 @@ from typing import Any
 
 import counting
 import pytest
-from conftest import World
+from broker_world import World
 
 from kernel_pool.sandbox.client import CallFailed
 from kernel_pool.sandbox.wire import Error

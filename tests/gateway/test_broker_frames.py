@@ -15,7 +15,7 @@ from typing import Any
 import counting
 import msgspec
 import pytest
-from conftest import World
+from broker_world import World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

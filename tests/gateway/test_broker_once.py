@@ -10,7 +10,7 @@ from typing import Any
 
 import counting
 import pytest
-from conftest import World
+from broker_world import World
 
 from gateway.types import CallRecord
 from kernel_pool.sandbox import wire
