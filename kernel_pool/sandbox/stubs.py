@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from .client import BrokerClient, CallFailed
-from .tool_index import ErrorClass, Index, Parameter, Server, Shown, Tool, closest, decode, misuse
+from .tool_index import ErrorClass, Index, Parameter, Server, Shown, Tool, closest, decode, misuse, readable
 from .tracebacks import render, with_short_traceback
 
 PACKAGE = "servers"
@@ -67,7 +67,7 @@ class ToolFinder:
 
     def _fill_package(self, module: ModuleType) -> None:
         index = self._index
-        lines = [f"{PACKAGE}.{server.name}: {server.doc}" for server in index.servers]
+        lines = [f"{PACKAGE}.{server.name}: {readable(server.doc)}" for server in index.servers]
         module.__doc__ = "\n".join(["Tools, by server:", "", *lines])
 
         def load(name: str) -> ModuleType:
@@ -92,7 +92,7 @@ class ToolFinder:
         vars(module).update(search=search, describe=describe, __getattr__=load, __dir__=lambda: names, __all__=names)
 
     def _fill_server(self, module: ModuleType, server: Server) -> None:
-        module.__doc__ = server.doc
+        module.__doc__ = readable(server.doc)
 
         def load(name: str) -> Any:
             if name == "__all__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypedDict
@@ -12,6 +13,10 @@ from typing import Any, TypedDict
 import msgspec
 
 _TYPED_DICT = re.compile(r"^class (\w+)\(TypedDict\):\n(?:(?: {4}.*)?\n)+", re.MULTILINE)
+
+
+#: Characters of one description.
+MAX_TEXT = 20_000
 
 
 class Shown(str):
@@ -39,13 +44,13 @@ class Tool(msgspec.Struct, frozen=True):
 
     @property
     def summary(self) -> str:
-        return self.doc.partition("\n")[0]
+        return readable(self.doc).partition("\n")[0]
 
     @property
     def text(self) -> str:
         """Effect, what it does, its parameters: the docstring."""
         described = [f"{p.name}: {p.description}" for p in self.parameters if p.description]
-        return "\n".join([f"[{self.effect}] {self.doc.strip()}", *([""] if described else []), *described])
+        return readable("\n".join([f"[{self.effect}] {self.doc.strip()}", *([""] if described else []), *described]))
 
 
 class ErrorClass(msgspec.Struct, frozen=True):
@@ -112,6 +117,12 @@ def decode(index: bytes) -> Index:
     return msgspec.json.decode(index, type=Index)
 
 
+def readable(text: str) -> str:
+    """Without control and direction characters, and not endless: descriptions may be other people's words."""
+    kept = (c for c in text[:MAX_TEXT] if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+    return "".join(kept)
+
+
 def misuse(tool: Tool, positional: Sequence[object], keywords: Mapping[str, object]) -> Misuse | None:
     """What is wrong with the names of a call's arguments, in the broker's words; None when nothing is."""
     names = [p.name for p in tool.parameters]
@@ -122,7 +133,7 @@ def misuse(tool: Tool, positional: Sequence[object], keywords: Mapping[str, obje
     missing = [name for name in required if name not in keywords]
     if not (unknown or missing):
         return None
-    problems = [f"unknown argument {key!r}" for key in unknown] + [f"missing argument {key!r}" for key in missing]
+    problems = [f"unknown argument {_quote(key)}" for key in unknown] + [f"missing argument {key!r}" for key in missing]
     likely = _suggestion(unknown, missing, names)
     return Misuse(
         f"{tool.name}: {'; '.join(problems)}. {_valid(tool)}{' ' + likely if likely else ''}",
