@@ -1,6 +1,6 @@
 """Kernels on this machine: one template in its sandbox, and the kernels that it forks.
 
-`LocalPlace` is what the pool uses; another place (containers, a cluster) offers the same four methods.
+`LocalPlace` is the `Place` of a machine without containers.
 """
 
 from __future__ import annotations
@@ -13,31 +13,15 @@ import signal
 import socket
 from itertools import count
 from pathlib import Path
-from typing import Protocol
 
 from kernel_pool.isolation import IsolationReport, probe
 from kernel_pool.launcher import Template, start_template
+from kernel_pool.place import Process
 from kernel_pool.process import KernelProcess, pid_of
 from kernel_pool.runtime_dir import RuntimeDir
 from kernel_pool.template_client import Packets, TemplateClient
 from kernel_pool.types import PoolConfig, StartFailed
 from kernel_pool.watch import anonymous_bytes
-
-
-class Place(Protocol):
-    """Where kernels live. The pool knows no more of it than this."""
-
-    async def start(self) -> None:
-        """Get ready to spawn. Raises IsolationUnavailable or StartFailed."""
-
-    async def spawn(self) -> KernelProcess:
-        """Start one isolated kernel and wait until its channels are served. Raises StartFailed."""
-
-    async def discard(self, process: KernelProcess) -> None:
-        """Remove what a kernel that has ended left behind."""
-
-    async def close(self) -> None:
-        """End everything and leave nothing behind. Safe to call again."""
 
 
 class LocalPlace:
@@ -95,7 +79,7 @@ class LocalPlace:
                 raise StartFailed(f"kernel {kernel} was not ready in {self._config.start_timeout_s} s") from error
             raise
 
-    async def discard(self, process: KernelProcess) -> None:
+    async def discard(self, process: Process) -> None:
         """Remove the folder and free the user of a kernel that has ended."""
         await asyncio.to_thread(self._runtime.remove_kernel, process.id)
         self._used_uids.discard(process.uid or -1)

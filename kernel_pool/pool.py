@@ -16,9 +16,9 @@ from pathlib import Path
 
 from kernel_pool.channels import Channels
 from kernel_pool.execution import execute
-from kernel_pool.local import LocalPlace, Place
+from kernel_pool.local import LocalPlace
 from kernel_pool.outputs import Sink
-from kernel_pool.process import KernelProcess
+from kernel_pool.place import Place, Process
 from kernel_pool.types import (
     CellResult,
     Exit,
@@ -44,7 +44,7 @@ _UNREADY = Exit(ExitReason.CRASH, "the kernel did not answer when it was started
 class Kernel:
     """One isolated kernel, for one lease."""
 
-    def __init__(self, process: KernelProcess, channels: Channels, config: PoolConfig) -> None:
+    def __init__(self, process: Process, channels: Channels, config: PoolConfig) -> None:
         self.id = process.id
         self.directory: Path = process.directory
         #: Where this kernel, and no other, looks for its broker; the gateway makes the socket.
@@ -311,7 +311,7 @@ class Pool:
             await asyncio.sleep(self._config.watch_interval_s)
             living = [kernel for kernel in (*self._ready, *self._leased.values()) if not kernel.exited.done()]
             # looked at through copies: a kernel that ends meanwhile closes its own
-            folders = [(kernel, os.dup(kernel.process.proc)) for kernel in living]
+            folders = [(kernel, os.dup(proc)) for kernel in living if (proc := kernel.process.proc) is not None]
             try:
                 uses = await asyncio.to_thread(_measure_all, folders, self._config.limits.memory_mb)
             finally:

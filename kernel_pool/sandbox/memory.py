@@ -21,7 +21,12 @@ _STEP_MB = 2
 def data_bytes() -> int:
     """Bytes of this process that RLIMIT_DATA counts (`data` in proc(5) statm: pages, the stack included)."""
     with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[5]) * resource.getpagesize()
+        pages = int(file.read().split()[5])
+    if pages:
+        return pages * resource.getpagesize()
+    # gVisor tells it elsewhere
+    with open("/proc/self/status", "rb") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(b"VmData:"))
 
 
 def settle_memory_limit(memory_mb: int) -> None:
