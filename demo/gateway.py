@@ -41,6 +41,8 @@ class Turn:
     reason: str = ""
     problem: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
+    #: What the gateway reckons that the same calls would have used as direct tool calls.
+    direct_usage: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -64,6 +66,7 @@ class Turn:
                 self.problem = data.get("message", "")
             case "end":
                 self.reason, self.usage = data["reason"], data.get("usage") or {}
+                self.direct_usage = data.get("direct_usage") or {}
                 self.problem = data.get("message") or self.problem
 
 
@@ -90,6 +93,21 @@ class Gateway:
                 pass
             time.sleep(_POLL_S)
         raise GatewayFailed(f"The gateway at {self.url} was not ready within {timeout_s:g} s.")
+
+    def load_catalogue(self, tenant: str) -> dict[str, Any]:
+        """Fill the tenant's catalogue from its shop; the report. Raises GatewayFailed."""
+        answer = self._http.post(f"/v1/tenants/{tenant}/catalog")
+        if answer.status_code != 200:
+            raise GatewayFailed(f"The catalogue could not be loaded: {answer.status_code} {answer.text[:500]}")
+        report: dict[str, Any] = answer.json()
+        return report
+
+    def isolation(self) -> str:
+        """What the sandboxes are made of here, in the gateway's words. Raises GatewayFailed."""
+        answer = self._http.get("/v1/status")
+        if answer.status_code != 200:
+            raise GatewayFailed(f"GET /v1/status: {answer.status_code} {answer.text[:500]}")
+        return str(answer.json().get("isolation", ""))
 
     def chat(self, tenant: str, message: str, mode: Mode) -> Iterator[Event]:
         """The events of one turn in a new session, as they happen. Raises GatewayFailed."""

@@ -22,6 +22,8 @@ class Arm(msgspec.Struct, frozen=True):
     problem: str
     session: str
     usage: dict[str, Any]
+    #: The gateway's own reckoning of the same calls made directly, to hold beside what the direct way really used.
+    direct_usage: dict[str, Any]
     #: Where the shop differs from the reference afterwards; empty when nowhere.
     differences: list[str]
 
@@ -69,6 +71,7 @@ def arm(turn: Turn, differences: list[str]) -> Arm:
         problem=turn.problem,
         session=turn.session,
         usage=turn.usage,
+        direct_usage=turn.direct_usage,
         differences=differences,
     )
 

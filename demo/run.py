@@ -80,8 +80,9 @@ def _start(services: Services, tasks: Sequence[tau.Task], data_dir: Path, screen
         save(scripts, path)
         services.start_model(path)
     services.wait()
-    screen.say("Loading the shop's catalogue into Postgres, with embeddings")
-    services.load_catalogue()
+    screen.say(f"Kernels: {services.gateway.isolation()}")
+    loaded = services.gateway.load_catalogue(TENANT)
+    screen.say("Catalogue in Postgres, with embeddings: " + ", ".join(f"{name} {n}" for name, n in loaded.items()))
     return outcomes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -21,9 +22,8 @@ from demo.serving import address, listen
 TENANT = "demo"
 POLICY = Path(__file__).with_name("policy.md")
 
-#: Time for the gateway to come up, with its database made anew, and for the catalogue's embeddings, seconds.
+#: Time for the gateway to come up, with its database made anew, seconds.
 _START_S = 120.0
-_LOAD_S = 180.0
 #: The direct way makes one request a call, and the longest task has some twenty.
 _MAX_STEPS = 40
 
@@ -65,7 +65,7 @@ class Services:
     def __init__(self, processes: Processes, data_dir: Path) -> None:
         self._processes = processes
         self._data_dir = data_dir
-        self._sockets = {"shop": listen(), "model": listen()}
+        self._sockets = {"shop": _same_port_as_before(data_dir / "shop-port"), "model": listen()}
         self._key, self._secret, self._token = (secrets.token_hex(20) for _ in range(3))
         self.model = self._chosen_model()
         self.shop = Shop(address(self._sockets["shop"]), self._token)
@@ -97,11 +97,6 @@ class Services:
     def wait(self) -> None:
         """Until the gateway is ready. Raises ProcessFailed, GatewayFailed."""
         self.gateway.wait(_START_S, self._processes.check)
-
-    def load_catalogue(self) -> None:
-        """Raises ProcessFailed."""
-        command = [*_omniops(), "load", "--tenant", TENANT, "--data-dir", str(self._data_dir)]
-        self._processes.run("load", command, self._configuration(), timeout_s=_LOAD_S)
 
     def _start_own(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
         listener = self._sockets[name]
@@ -154,6 +149,15 @@ def _clean() -> dict[str, str]:
 def _omniops() -> list[str]:
     script = Path(sys.executable).with_name("omniops")
     return [str(script)] if script.exists() else [sys.executable, "-m", "gateway.cli"]
+
+
+def _same_port_as_before(note: Path) -> socket.socket:
+    """A listening socket, if possible where the last run had it, so that products keep their addresses."""
+    with contextlib.suppress(OSError, ValueError):
+        return listen(int(note.read_text()))
+    listener = listen()
+    note.write_text(str(listener.getsockname()[1]))
+    return listener
 
 
 def _free_port() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from demo.tau import Task
 #: Columns where the output is no terminal.
 _PLAIN_WIDTH = 120
 _REQUEST_CHARS = 200
+_TABLE_CHARS = 40
 _RESULT_LINES = 12
 _RESULT_CHARS = 110
 
@@ -45,16 +47,20 @@ class Screen:
         match event.kind:
             case "step":
                 self._console.print(f"[cyan]step {data['step']}[/]")
-                code = Syntax(
-                    data["code"].rstrip(), "python", theme="ansi_dark", background_color="default", word_wrap=True
-                )
-                self._console.print(Padding(code, (0, 0, 0, 4)))
+                self._code(data["code"].rstrip())
             case "cell":
                 self._cell(data)
             case "fallback" | "error":
                 self._console.print(f"[red]{event.kind}[/]    {escape(str(data.get('reason') or data.get('message')))}")
             case "answer":
                 self._console.print(f"[bold]answer[/]    {escape(data['text'])}")
+
+    def _code(self, code: str) -> None:
+        if self._console.is_terminal:
+            colours = Syntax(code, "python", theme="ansi_dark", background_color="default", word_wrap=True)
+            self._console.print(Padding(colours, (0, 0, 0, 4)))
+        else:
+            self._console.print(escape(textwrap.indent(code, "    ")), soft_wrap=True)
 
     def _cell(self, data: dict[str, Any]) -> None:
         lines = str(data["envelope"]).splitlines()
@@ -91,7 +97,7 @@ class Screen:
         for title in ("task", "request"):
             table.add_column(title, no_wrap=True)
         for title in ("steps", "tool calls", "tokens, cells", "tokens, direct", "ratio", "wall s"):
-            table.add_column(title, justify="right")
+            table.add_column(title, justify="right", no_wrap=True)
         table.add_column("shop")
         for each in results.tasks:
             table.add_row(*_row(each))
@@ -106,12 +112,14 @@ class Screen:
                 continue
             sums = totals(arms)
             split = ", ".join(f"{part} {sums[part]:,.0f}" for part in ("definitions", "results", "turns", "output"))
-            self._console.print(
+            self.say(
                 f"{name:>7}: {sums['tokens']:>10,.0f} tokens ({split}); "
                 f"${sums['dollars_uncached']:.4f}, with prompt caching ${sums['dollars']:.4f}"
             )
-        for task, reason in results.excluded.items():
-            self._console.print(f"not run: task {task}: {escape(reason)}", soft_wrap=True)
+        reasons = dict.fromkeys(results.excluded.values())
+        for reason in reasons:
+            tasks = ", ".join(task for task, why in results.excluded.items() if why == reason)
+            self.say(f"left out: tasks {tasks}: {reason}")
 
 
 def _row(each: TaskResult) -> tuple[str, ...]:
@@ -119,7 +127,7 @@ def _row(each: TaskResult) -> tuple[str, ...]:
     arms = [each.cells] if direct is None else [each.cells, direct]
     return (
         each.task,
-        escape(_short(each.request, 44)),
+        escape(_short(each.request, _TABLE_CHARS)),
         str(each.cells.steps),
         str(each.cells.calls),
         f"{each.cells.tokens:,}",
