@@ -141,16 +141,17 @@ def _printed(outputs: Sequence[Mapping[str, Any]]) -> str:
         if output["output_type"] == "stream":
             pieces.append(str(output["text"]))
         elif output["output_type"] == "display_data":
-            pieces.append(f"{_shown(output['data'])}\n")
+            pieces.append(f"{shown(output['data'])}\n")
     return "".join(pieces)
 
 
 def _value(outputs: Sequence[Mapping[str, Any]]) -> str:
-    values = [_shown(output["data"]) for output in outputs if output["output_type"] == "execute_result"]
+    values = [shown(output["data"]) for output in outputs if output["output_type"] == "execute_result"]
     return "\n".join(values)
 
 
-def _shown(data: Mapping[str, Any]) -> str:
+def shown(data: Mapping[str, Any]) -> str:
+    """A display as text; of one that has none its kinds."""
     text = data.get("text/plain")
     if isinstance(text, str):
         return text

@@ -38,7 +38,13 @@ class ServerSettings(_Group):
     port: int = Field(8765, ge=0, le=65535, description="Port; 0 takes a free one.")
     token: SecretStr | None = Field(None, description="Access token. None: one is made at the first start and kept.")
     max_request_mb: int = Field(8, gt=0, description="Largest request body, MiB.")
+    heartbeat_s: float = Field(15.0, gt=0, description="Seconds between two signs of life on a quiet event stream.")
     shutdown_grace_s: float = Field(10.0, gt=0, description="Time that running cells get at a stop.")
+
+
+class ClientSettings(_Group):
+    url: HttpUrl | None = Field(None, description="Gateway that the command line asks. None: the one on data_dir.")
+    token: SecretStr | None = Field(None, description="Its access token.")
 
 
 class PoolSettings(_Group):
@@ -67,6 +73,8 @@ class CellSettings(_Group):
     output_mb: int = Field(10, gt=0, description="Output kept of a cell, MiB.")
     output_flood_mb: int = Field(100, gt=0, description="Output after which a cell is interrupted, MiB.")
     envelope_tokens: int = Field(2000, gt=100, description="Tokens of a cell's envelope to the model.")
+    queue: int = Field(16, ge=0, description="Cells of one session that may wait for the one that runs.")
+    idle_s: float = Field(1800.0, gt=0, description="After this time without a cell a session's kernel is taken.")
 
 
 class BrokerSettings(_Group):
@@ -172,6 +180,7 @@ class Settings(BaseSettings):
         description="Any OpenAI-compatible endpoint. None: OpenAI.",
     )
     server: ServerSettings = ServerSettings()
+    client: ClientSettings = ClientSettings()
     pool: PoolSettings = PoolSettings()
     cell: CellSettings = CellSettings()
     broker: BrokerSettings = BrokerSettings()

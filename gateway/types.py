@@ -65,13 +65,14 @@ class CellRun(msgspec.Struct, frozen=True):
 class Event(msgspec.Struct, frozen=True):
     """What a caller of a turn or a cell hears as it happens; one server-sent event each.
 
-    kinds: "step" {step, code}, "output" {text}, "cell" {step, envelope, status, ms, calls: [...]},
-    "call" {step, tool, args, state, ms, text}, "text" {step, attempt, text} (the model's words as they come; a new
-    attempt starts them over), "fallback" {step, mode, reason}, "answer" {text}, "end" {reason, message, usage},
+    kinds: "session" {session} (first in a conversation), "step" {step, code}, "output" {text},
+    "cell" {step, envelope, status, ms, calls: [...]}, "call" {step, tool, args, state, ms, text},
+    "text" {step, attempt, text} (the model's words as they come; a new attempt starts them over),
+    "fallback" {step, mode, reason}, "answer" {text}, "end" {reason, message, usage, direct_usage, ...},
     "error" {message}.
     """
 
-    kind: Literal["step", "output", "cell", "call", "text", "fallback", "answer", "end", "error"]
+    kind: Literal["session", "step", "output", "cell", "call", "text", "fallback", "answer", "end", "error"]
     data: dict[str, Any]
 
 

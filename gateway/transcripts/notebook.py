@@ -25,6 +25,8 @@ Redact = Callable[[str], str]
 #: Arguments of a call that are kept, bytes of JSON; the journal has them whole.
 _ARGS_BYTES = 16_000
 _ERROR_CHARS = 4_000
+#: Result of a direct call that is kept, characters; the journal has it whole.
+_RESULT_CHARS = 100_000
 _EARLIER_RUNS = 20
 
 
@@ -54,7 +56,6 @@ class DirectStep(msgspec.Struct, frozen=True):
     """Tool calls that the model made directly, without a cell."""
 
     id: str
-    code: str
     calls: tuple[CallRecord, ...]
     started: datetime
     ended: datetime
@@ -135,11 +136,12 @@ def _cell(run: CellRun, earlier: Node | None, redact: Redact) -> Node:
 
 
 def _direct(step: DirectStep, redact: Redact) -> Node:
-    source = "\n".join(f"# {line}" for line in redact(clean_text(step.code)).splitlines())
+    calls = [_call(call, redact) for call in step.calls]
+    lines = [f"# {call['tool']}({_dump(call['args'])})" for call in calls]
     return {
         "cell_type": "code",
         "id": step.id,
-        "source": f"# called directly, without a kernel\n{source}",
+        "source": "\n".join(["# called directly, without a kernel", *lines]),
         "execution_count": None,
         "metadata": {
             "execution": _execution(step.started, step.ended),
@@ -147,10 +149,14 @@ def _direct(step: DirectStep, redact: Redact) -> Node:
                 "status": "direct",
                 "started": _iso(step.started),
                 "ms": _ms(step.started, step.ended),
-                "calls": [_call(call, redact) for call in step.calls],
+                "calls": calls,
             },
         },
-        "outputs": [],
+        "outputs": [
+            {"output_type": "stream", "name": "stdout", "text": _dump(clean_json(call.result, redact))[:_RESULT_CHARS]}
+            for call in step.calls
+            if call.error is None
+        ],
     }
 
 
@@ -206,6 +212,10 @@ def _arguments(call: CallRecord, redact: Redact) -> Any:
     if len(text) <= _ARGS_BYTES:
         return cleaned
     return {"truncated": text[:_ARGS_BYTES].decode(errors="replace"), "bytes": len(text)}
+
+
+def _dump(value: Any) -> str:
+    return orjson.dumps(value).decode()
 
 
 def _earlier_runs(cell: Node) -> list[Node]:

@@ -1,0 +1,44 @@
+"""The HTTP application on a running gateway."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+from fastapi.responses import JSONResponse
+
+from gateway.routes import chat, operations, sessions, transcripts
+from gateway.routes.access import principal
+from gateway.routes.limits import BodyLimit
+from gateway.routes.problems import install
+from gateway.runtime import Gateway
+
+_DESCRIPTION = """
+Sessions of sandboxed Jupyter kernels with a shop's tools, and an agent that works in them.
+
+Every route but `/healthz` wants an access token: `Authorization: Bearer TOKEN` (or `token TOKEN`, or `?token=TOKEN`).
+Errors are `application/problem+json` with `code`, `message` and `hint`.
+"""
+
+
+def create_app(gateway: Gateway) -> FastAPI:
+    """The application. Starting and stopping the gateway is its caller's."""
+    app = FastAPI(
+        title="omniops-kernels",
+        version=version("omniops-kernels"),
+        description=_DESCRIPTION,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.gateway = gateway
+    install(app)
+    app.add_middleware(BodyLimit, max_bytes=gateway.settings.server.max_request_mb * 2**20)
+    for part in (sessions, chat, transcripts, operations):
+        app.include_router(part.router)
+
+    @app.get("/v1/openapi.json", dependencies=[Depends(principal)], include_in_schema=False)
+    async def openapi() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    return app

@@ -1,0 +1,56 @@
+"""Who calls: a token as `Authorization: Bearer T`, `Authorization: token T` or `?token=T`."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Principal:
+    """A caller. `tenant`: the only one that it reaches; None reaches all."""
+
+    name: str
+    tenant: str | None = None
+
+    def may_reach(self, tenant: str) -> bool:
+        return self.tenant is None or self.tenant == tenant
+
+
+class Tokens:
+    """The tokens that are valid. They are kept as digests; a look takes the same time whichever fits, or none."""
+
+    def __init__(self, operator: str, tenants: Mapping[str, str]) -> None:
+        """`operator`: the token that reaches every tenant; `tenants`: by name, those that reach one.
+
+        Raises ValueError for a token that is empty or stands for two.
+        """
+        known = [(_digest(operator), Principal("operator"))]
+        known += [(_digest(token), Principal(f"tenant:{name}", name)) for name, token in tenants.items()]
+        if not all((operator, *tenants.values())):
+            raise ValueError("an access token is empty")
+        if len({digest for digest, _ in known}) < len(known):
+            raise ValueError("one access token is set twice: give every tenant, and the server, one of its own")
+        self._known = known
+
+    def principal(self, token: str) -> Principal | None:
+        """Whose token it is."""
+        digest, found = _digest(token), None
+        for known, principal in self._known:
+            if hmac.compare_digest(known, digest):
+                found = principal
+        return found
+
+
+def token_of(authorization: str, query: str) -> str:
+    """The token of a request, "" for none; the header's goes before the query's."""
+    scheme, _, value = authorization.strip().partition(" ")
+    if scheme.lower() in ("bearer", "token"):
+        return value.strip()
+    return query
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="replace")).digest()

@@ -1,0 +1,46 @@
+"""The catalogue of a tenant, filled from its store."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+
+from gateway.db import Database
+from gateway.settings import Settings
+from servers.catalog.load import LoadReport, load_catalog
+from servers.context import Embedder, Shop
+
+
+class NoShop(Exception):
+    """The tenant has no store to load from."""
+
+
+class Catalog:
+    """Loads one tenant's catalogue at a time."""
+
+    def __init__(self, settings: Settings, database: Database, embedder: Embedder, http: httpx.AsyncClient) -> None:
+        self._settings = settings
+        self._database = database
+        self._embedder = embedder
+        self._http = http
+        self._lock = asyncio.Lock()
+
+    async def load(self, tenant: str) -> LoadReport:
+        """Make the tenant's catalogue equal to its store's.
+
+        Raises:
+            NoShop
+            ToolError: the store failed or refused; the catalogue is as it was.
+        """
+        configured = self._settings.tenants[tenant].shop if tenant in self._settings.tenants else None
+        if configured is None:
+            raise NoShop(f"Tenant {tenant!r} has no store. Set tenants.{tenant}.shop in the configuration.")
+        shop = Shop(
+            url=str(configured.url),
+            consumer_key=configured.consumer_key.get_secret_value(),
+            consumer_secret=configured.consumer_secret.get_secret_value(),
+            timeout_s=configured.timeout_s,
+        )
+        async with self._lock:
+            return await load_catalog(shop, self._database.tenant(tenant), self._embedder, tenant, self._http)

@@ -1,0 +1,274 @@
+"""Conversations: turns of the agent on a session, their messages kept, their costs counted in both ways of acting."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from gateway.agent.cells import CellActor
+from gateway.agent.counterfactual import direct_turn
+from gateway.agent.direct import DirectActor
+from gateway.agent.loop import run_turn
+from gateway.agent.model import ModelClient
+from gateway.agent.prompt import cells_prompt, direct_prompt
+from gateway.agent.types import Message, Mode, TurnLimits, TurnResult
+from gateway.broker import Broker
+from gateway.session_errors import SessionBusy, SessionError, SessionLost
+from gateway.session_rows import SessionInfo, SessionRows
+from gateway.sessions import Sessions
+from gateway.settings import AgentSettings
+from gateway.tokens import Ledger, Prices
+from gateway.transcripts.clean import clean_json, clean_text
+from gateway.transcripts.notebook import DirectStep, Said
+from gateway.types import CallRecord, CellRun, Event, EventSink, Grant
+from kernel_pool.types import KernelPoolError
+from servers.registry import Registry
+
+log = structlog.get_logger(__name__)
+
+
+class ChatUnavailable(Exception):
+    """No model is configured. The message says what to set."""
+
+
+@dataclass
+class _Conversation:
+    """What goes from turn to turn."""
+
+    history: list[Message]
+    turns: int
+    ledger: Ledger = field(default_factory=Ledger)
+    #: The same conversation as it would be with direct tool calls only; of this gateway's turns.
+    direct_history: list[Message] = field(default_factory=list)
+    direct_ledger: Ledger = field(default_factory=Ledger)
+    task: asyncio.Task[TurnResult] | None = None
+
+
+class Chat:
+    """All conversations of this gateway."""
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        rows: SessionRows,
+        broker: Broker,
+        registry: Registry,
+        model: ModelClient | str,
+        settings: AgentSettings,
+        policies: Mapping[str, str],
+        code_kb: int,
+    ) -> None:
+        """`model`: or why there is none; `policies`: the shop's policy by tenant."""
+        self._sessions = sessions
+        self._rows = rows
+        self._broker = broker
+        self._registry = registry
+        self._model = model
+        self._settings = settings
+        self._code_kb = code_kb
+        self._policies = policies
+        self._conversations: dict[str, _Conversation] = {}
+
+    def require(self) -> ModelClient:
+        """The model. Raises ChatUnavailable."""
+        if isinstance(self._model, str):
+            raise ChatUnavailable(self._model)
+        return self._model
+
+    async def start(
+        self, session: SessionInfo, message: str, sink: EventSink, mode: Mode | None = None
+    ) -> asyncio.Task[TurnResult]:
+        """Begin a turn. Cancelling the task stops what is under way; its result then has the reason "cancelled".
+
+        Raises:
+            ChatUnavailable
+            SessionBusy: the session's last turn is still under way.
+        """
+        model = self.require()
+        conversation = await self._conversation(session.id)
+        if conversation.task is not None and not conversation.task.done():
+            raise SessionBusy(session.id, 1)
+        turn = self._turn(session, conversation, model, clean_text(message), sink, mode or self._settings.mode)
+        conversation.task = asyncio.create_task(turn)
+        return conversation.task
+
+    async def forget(self, session: str) -> None:
+        """Stop the session's turn, if one is under way, and forget the conversation; the database keeps it."""
+        conversation = self._conversations.pop(session, None)
+        if conversation is not None and conversation.task is not None:
+            conversation.task.cancel()
+            await asyncio.wait([conversation.task])
+
+    async def close(self) -> None:
+        """Stop every turn and wait for its end."""
+        await asyncio.gather(*(self.forget(session) for session in list(self._conversations)))
+
+    async def _conversation(self, session: str) -> _Conversation:
+        if session not in self._conversations:
+            turns = await self._rows.messages(session)
+            found = _Conversation([message for turn in turns for message in turn], len(turns))
+            self._conversations.setdefault(session, found)
+        return self._conversations[session]
+
+    async def _turn(
+        self,
+        session: SessionInfo,
+        conversation: _Conversation,
+        model: ModelClient,
+        message: str,
+        sink: EventSink,
+        mode: Mode,
+    ) -> TurnResult:
+        started = datetime.now(UTC)
+        conversation.turns += 1
+        index = conversation.turns
+        await self._sessions.record(session.id, Said(f"turn-{index}-customer", "customer", message, started))
+        kept: list[Event] = []
+
+        async def pass_on(event: Event) -> None:
+            # answer and end are told when the turn is on disk, the latter with what is known only then
+            if event.kind in ("answer", "end"):
+                kept.append(event)
+            else:
+                await sink(event)
+
+        cells, direct = self._cells(session), self._direct(session)
+        result = await run_turn(
+            session=session.id,
+            message=message,
+            history=conversation.history,
+            model=model,
+            actor=cells if mode == "cells" else direct,
+            fallback=direct,
+            limits=TurnLimits.from_settings(self._settings),
+            sink=pass_on,
+            ledger=conversation.ledger,
+        )
+        messages = [clean_json(each) for each in result.messages]
+        conversation.history += messages
+        usage = await self._usage(session, conversation, model, message, result)
+        await self._save(session, index, result, messages, usage, started)
+        for event in kept:
+            more = {"session": session.id} | usage if event.kind == "end" else {}
+            await sink(Event(event.kind, event.data | more))
+        return result
+
+    async def _save(
+        self,
+        session: SessionInfo,
+        index: int,
+        result: TurnResult,
+        messages: list[Message],
+        usage: dict[str, Any],
+        started: datetime,
+    ) -> None:
+        now = datetime.now(UTC)
+        said = []
+        if result.fallback:
+            text = f"Cells could not run, the turn went on with direct tool calls: {result.fallback}"
+            said.append(Said(f"turn-{index}-fallback", "note", text, now))
+        text = result.answer or result.message
+        said.append(Said(f"turn-{index}-agent", "agent" if result.answer else "note", text, now, usage))
+        await self._sessions.record(session.id, *said)
+        await self._rows.add_turn(
+            session.id,
+            index,
+            mode=result.mode,
+            messages=messages,
+            reason=result.reason,
+            usage=usage,
+            started=started,
+            ended=now,
+        )
+
+    async def _usage(
+        self, session: SessionInfo, conversation: _Conversation, model: ModelClient, message: str, result: TurnResult
+    ) -> dict[str, Any]:
+        """What the turn cost, and what its tool calls would have cost as direct ones."""
+        prices = Prices.from_settings(model.settings)
+        calls = [call for step in result.steps for call in step.calls]
+        actor = self._direct(session)
+        direct, messages = await direct_turn(
+            system=actor.system,
+            functions=self._functions(),
+            history=conversation.direct_history,
+            message=message,
+            calls=calls,
+            answer=result.answer,
+            ledger=conversation.direct_ledger,
+        )
+        conversation.direct_history += messages
+        return {
+            "reason": result.reason,
+            "mode": result.mode,
+            "steps": len(result.steps),
+            "calls": len(calls),
+            "seconds": round(result.seconds, 3),
+            "usage": result.tokens.as_dict(prices),
+            "direct_usage": direct.as_dict(prices),
+        }
+
+    # -- the two ways of acting --
+
+    def _cells(self, session: SessionInfo) -> CellActor:
+        async def run_cell(code: str, sink: EventSink) -> CellRun:
+            code = code.replace("\0", "")
+            try:
+                try:
+                    return await self._sessions.run_cell(session.id, code, sink=sink)
+                except SessionLost as lost:
+                    log.info("session is restored", session=session.id, reason=lost.reason)
+                    await self._sessions.restore(session.id)
+                    return await self._sessions.run_cell(session.id, code, sink=sink)
+            except SessionError as error:
+                raise KernelPoolError(str(error)) from error
+
+        async def interrupt() -> None:
+            await self._sessions.interrupt(session.id)
+
+        system = cells_prompt(
+            self._registry,
+            self._settings.everyday_tools,
+            shop=session.tenant,
+            policy=self._policies.get(session.tenant, ""),
+        )
+        return CellActor(system=system, run_cell=run_cell, interrupt=interrupt, code_kb=self._code_kb)
+
+    def _direct(self, session: SessionInfo) -> DirectActor:
+        grant = Grant(tenant=session.tenant, principal=session.principal, session=session.id, role=session.role)
+        system = direct_prompt(shop=session.tenant, policy=self._policies.get(session.tenant, ""))
+        steps = _Steps(self._sessions, self._broker)
+        return DirectActor(system=system, functions=self._functions(), broker=steps, grant=grant)
+
+    def _functions(self) -> dict[str, dict[str, Any]]:
+        names = self._settings.everyday_tools
+        return dict(zip(names, self._registry.openai_tools(names), strict=True))
+
+
+class _Steps:
+    """The broker for direct calls: a step waits for the session's running cell, and is in the transcript at its end."""
+
+    def __init__(self, sessions: Sessions, broker: Broker) -> None:
+        self._sessions = sessions
+        self._broker = broker
+        self._started: dict[str, tuple[str, datetime]] = {}
+
+    async def begin_cell(self, session: str, cell: str) -> None:
+        await self._sessions.begin_step(session, cell)
+        self._started[session] = (cell, datetime.now(UTC))
+
+    async def end_cell(self, session: str) -> tuple[CallRecord, ...]:
+        cell, started = self._started.pop(session, (uuid.uuid4().hex, datetime.now(UTC)))
+        calls = await self._sessions.end_step(session)
+        await self._sessions.record(session, DirectStep(cell, calls, started, datetime.now(UTC)))
+        return calls
+
+    async def call(self, grant: Grant, tool: str, args: dict[str, Any]) -> object:
+        return await self._broker.call(grant, tool, args)

@@ -1,0 +1,54 @@
+"""Logs of the gateway: to stderr, one line an event, without secrets; libraries' loggers end in the same place."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+from structlog.types import EventDict, Processor, WrappedLogger
+
+from gateway.broker.scrub import Scrubber
+
+#: Libraries that log every request at "info": what they do is in our own log or in nobody's interest.
+_LOUD = ("httpx", "httpcore", "openai", "asyncio", "psycopg.pool", "uvicorn.access")
+
+
+def configure(level: str, scrubber: Scrubber) -> None:
+    """Set up structlog and the standard library's logging for this process."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+
+    def scrub(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        return {key: scrubber.text(value) if isinstance(value, str) else value for key, value in event.items()}
+
+    colours = sys.stderr.isatty()
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+        structlog.processors.format_exc_info,
+        scrub,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.dev.ConsoleRenderer(colors=colours),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))

@@ -1,0 +1,82 @@
+"""Server-sent events of one task (a cell, a turn), with signs of life in between.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from gateway.routes.problems import problem_of
+from gateway.transcripts.clean import clean_json
+from gateway.types import Event
+
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+class Events:
+    """What a task tells while it runs. `send` is an EventSink that never waits."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    async def send(self, event: Event) -> None:
+        self._queue.put_nowait(event)
+
+    def end(self) -> None:
+        self._queue.put_nowait(None)
+
+    async def next(self, patience_s: float) -> Event | None:
+        """None at the end. Raises TimeoutError."""
+        async with asyncio.timeout(patience_s):
+            return await self._queue.get()
+
+
+class EventResponse(StreamingResponse):
+    """The events of `task`, until it is done; its failure is an "error" event.
+
+    A client that goes away ends the response; with `owned` the task is cancelled then, else it goes on.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, task: asyncio.Task[Any], events: Events, *, heartbeat_s: float, owned: bool) -> None:
+        super().__init__(self._stream(), headers=_HEADERS)
+        self._task = task
+        self._events = events
+        self._heartbeat_s = heartbeat_s
+        self._owned = owned
+        task.add_done_callback(lambda _: events.end())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if self._owned:
+                self._task.cancel()
+
+    async def _stream(self) -> AsyncIterator[bytes]:
+        while True:
+            try:
+                event = await self._events.next(self._heartbeat_s)
+            except TimeoutError:
+                yield KEEPALIVE_COMMENT
+                continue
+            if event is None:
+                break
+            yield _wire(event)
+        error = None if self._task.cancelled() else self._task.exception()
+        if isinstance(error, Exception):
+            yield _wire(Event("error", problem_of(error).model_dump()))
+
+
+def _wire(event: Event) -> bytes:
+    data = msgspec.json.encode(clean_json(event.data)).decode()
+    return format_sse_event(event=event.kind, data_str=data)

@@ -1,0 +1,39 @@
+"""The largest request body, held while it is read: a declared length is believed only where it is too large."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.routes.problems import problem_of, respond
+
+
+class BodyLimit:
+    """ASGI middleware. A body that turns out too large while it is read raises HTTPException (413) in its reader."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if not declared.isdigit() or int(declared) > self._max:
+            await respond(problem_of(self._too_large()))(scope, receive, send)
+            return
+        got = 0
+
+        async def bounded() -> Message:
+            nonlocal got
+            message = await receive()
+            got += len(message.get("body", b"")) if message["type"] == "http.request" else 0
+            if got > self._max:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, bounded, send)
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"The request's body is larger than {self._max:,} bytes.")

@@ -1,0 +1,135 @@
+"""Errors of the HTTP interface: `application/problem+json` (RFC 9457) with a `code` for programs, a `message` for
+people and, where there is one, a `hint` on what to do."""
+
+from __future__ import annotations
+
+import secrets
+import traceback
+from http import HTTPStatus
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from gateway.catalog import NoShop
+from gateway.chat import ChatUnavailable
+from gateway.session_errors import BadCell, SessionBusy, SessionError, SessionNotFound
+from gateway.transcripts.store import TranscriptError
+from kernel_pool.types import KernelPoolError
+from servers.errors import ToolError
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    status: int = Field(description="The HTTP status, again.")
+    code: str = Field(description="For programs: does not change.")
+    message: str = Field(description="For people: what failed, on which input.")
+    hint: str = Field("", description="What to do.")
+
+
+class ProblemError(Exception):
+    """Ends a request with a problem."""
+
+    def __init__(self, status: int, code: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.problem = Problem(status=status, code=code, message=message, hint=hint)
+
+
+def problem_of(error: Exception) -> Problem:
+    """An exception as a problem. What nobody expected is logged under a reference, and only that is told."""
+    match error:
+        case ProblemError():
+            return error.problem
+        case SessionError():
+            return Problem(status=_session_status(error), code=error.code, message=str(error), hint=error.hint)
+        case KernelPoolError():
+            hint = "Try again later; GET /v1/status says how the pool is."
+            return Problem(status=503, code="no_kernel", message=str(error), hint=hint)
+        case TranscriptError():
+            return Problem(status=404, code="transcript_not_found", message=str(error))
+        case ChatUnavailable():
+            return Problem(status=503, code="no_model", message=str(error))
+        case NoShop():
+            return Problem(status=409, code="no_shop", message=str(error))
+        case ToolError():
+            return Problem(status=502, code="upstream_failed", message=error.message, hint=error.hint)
+        case RequestValidationError():
+            return Problem(status=422, code="bad_request", message=_wrong_fields(error))
+        case HTTPException():
+            return _http_problem(error)
+    reference = secrets.token_hex(4)
+    details = "".join(traceback.format_exception(error))
+    log.error("request failed unexpectedly", reference=reference, error=details)
+    return Problem(
+        status=500, code="internal", message=f"The gateway failed; its log has the reason under {reference}."
+    )
+
+
+def respond(problem: Problem) -> JSONResponse:
+    headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else {}
+    return JSONResponse(problem.model_dump(), problem.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of the application end as a problem."""
+
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        return respond(problem_of(error))
+
+    kinds: tuple[type[Exception], ...] = (
+        ProblemError,
+        SessionError,
+        KernelPoolError,
+        TranscriptError,
+        ChatUnavailable,
+        NoShop,
+        ToolError,
+        RequestValidationError,
+        HTTPException,
+        Exception,
+    )
+    for kind in kinds:
+        app.add_exception_handler(kind, handle)
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, object]]:
+    """For OpenAPI: the problems that a route answers with, beside those of every route."""
+    all_routes = (401, 413, 422, 500)
+    return {
+        status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {}}}
+        for status in sorted({*statuses, *all_routes})
+    }
+
+
+def _session_status(error: SessionError) -> int:
+    statuses: list[tuple[type[SessionError], int]] = [(SessionNotFound, 404), (BadCell, 422), (SessionBusy, 429)]
+    return next((status for kind, status in statuses if isinstance(error, kind)), 409)
+
+
+def _wrong_fields(error: RequestValidationError) -> str:
+    told = []
+    for details in error.errors()[:10]:
+        where = ".".join(str(part) for part in details["loc"])
+        told.append(f"{where}: {details['msg']}")
+    return "The request cannot be read. " + "; ".join(told)
+
+
+_HINTS = {
+    404: "GET /v1/openapi.json describes all routes.",
+    413: "Send less, or raise server.max_request_mb.",
+}
+
+
+def _http_problem(error: HTTPException) -> Problem:
+    phrase = HTTPStatus(error.status_code).phrase
+    code = "too_large" if error.status_code == 413 else phrase.lower().replace(" ", "_").replace("-", "_")
+    message = str(error.detail or phrase)
+    return Problem(status=error.status_code, code=code, message=message, hint=_HINTS.get(error.status_code, ""))

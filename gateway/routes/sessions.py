@@ -1,0 +1,90 @@
+"""Sessions and their cells."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+
+from gateway.routes.access import Caller, GatewayOf, SessionOf, check_tenant, reach
+from gateway.routes.events import EventResponse, Events
+from gateway.routes.models import Cell, Interrupted, NewCell, NewSession, Session
+from gateway.routes.problems import described
+from gateway.runtime import Gateway
+from gateway.types import CellRun, Event
+
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+Accept = Annotated[str, Header(description="`text/event-stream` for outputs as they come, else JSON at the end.")]
+
+
+@router.post("", status_code=201, responses=described(403, 404, 503))
+async def create(running: GatewayOf, caller: Caller, body: NewSession, response: Response) -> Session:
+    """Start a session: a kernel of its own, bound to the tenant."""
+    check_tenant(running, caller, body.tenant)
+    info = await running.sessions.create(body.tenant, caller.name, body.role, body.title, customer=body.customer)
+    response.headers["Location"] = f"/v1/sessions/{info.id}"
+    return Session.of(info)
+
+
+@router.get("", responses=described(403))
+async def list_sessions(
+    running: GatewayOf, caller: Caller, tenant: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> list[Session]:
+    """Sessions, the newest first."""
+    return [Session.of(info) for info in await running.sessions.list(reach(running, caller, tenant), limit)]
+
+
+@router.get("/{session}", responses=described(404))
+async def get(found: SessionOf) -> Session:
+    """One session."""
+    return Session.of(found)
+
+
+@router.delete("/{session}", status_code=204, responses=described(404))
+async def end(running: GatewayOf, found: SessionOf) -> None:
+    """End the session, what runs in it, and its kernel. Its transcript stays."""
+    await running.chat.forget(found.id)
+    await running.sessions.end(found.id)
+
+
+@router.post(
+    "/{session}/cells",
+    response_model=Cell,
+    responses={
+        **described(404, 409, 429, 503),
+        200: {"model": Cell, "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    },
+)
+async def run_cell(running: GatewayOf, found: SessionOf, body: NewCell, accept: Accept = "") -> Cell | EventResponse:
+    """Run a cell, after those that are under way.
+
+    As an event stream: `output` events with the text that the cell shows, then one `cell` event, which is the JSON
+    answer; or an `error` event. A client that goes away does not end the cell: its deadline does.
+    """
+    events = Events()
+    task = asyncio.create_task(_run(running, found.id, body, events))
+    if "text/event-stream" in accept:
+        return EventResponse(task, events, heartbeat_s=running.settings.server.heartbeat_s, owned=False)
+    return Cell.of(await task)
+
+
+async def _run(running: Gateway, session: str, body: NewCell, events: Events) -> CellRun:
+    run = await running.sessions.run_cell(
+        session, body.code, cell_id=body.cell_id, deadline_s=body.deadline_s, sink=events.send
+    )
+    await events.send(Event("cell", Cell.of(run).model_dump()))
+    return run
+
+
+@router.post("/{session}/interrupt", responses=described(404, 409))
+async def interrupt(running: GatewayOf, found: SessionOf) -> Interrupted:
+    """Interrupt the cell that runs, as Ctrl-C would."""
+    return Interrupted(interrupted=await running.sessions.interrupt(found.id))
+
+
+@router.post("/{session}/restore", responses=described(404, 409, 503))
+async def restore(running: GatewayOf, found: SessionOf) -> list[Cell]:
+    """Give the session a new kernel and run its finished cells again; the journal answers their tool calls."""
+    return [Cell.of(run) for run in await running.sessions.restore(found.id)]

@@ -1,0 +1,99 @@
+"""The gateway as a process: socket, HTTP server, signals, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import structlog
+import uvicorn
+
+from gateway.app import create_app
+from gateway.data_dir import Running
+from gateway.runtime import Gateway, StartError, open_gateway
+from gateway.settings import ServerSettings, Settings
+
+log = structlog.get_logger(__name__)
+
+_BACKLOG = 512
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: it would end the process by the signal before we have cleaned up."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: Settings, ready: Callable[[Gateway, Running], None]) -> None:
+    """Run a gateway until SIGTERM or SIGINT; a second signal cuts what still runs short. `ready` is called once.
+
+    Raises:
+        StartError
+    """
+    stop = asyncio.Event()
+    server: _Server | None = None
+
+    def on_signal() -> None:
+        if server is not None:
+            server.force_exit = server.should_exit
+            server.should_exit = True
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    # before anything is started: a port that is taken should be said at once
+    listener = _listen(settings.server)
+    with listener:
+        async with open_gateway(settings) as gateway:
+            if stop.is_set():
+                return
+            config = uvicorn.Config(
+                create_app(gateway),
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, round(settings.server.shutdown_grace_s)),
+            )
+            server = _Server(config)
+            running = Running(url=url_of(listener), token=gateway.token, pid=os.getpid())
+            gateway.data_dir.announce(running)
+            ready(gateway, running)
+            await server.serve(sockets=[listener])
+            log.info("stopping")
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a client on this machine reaches it."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise StartError(f"server.host {settings.host!r} cannot be listened on: {error.strerror}.") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"Port {settings.port} of {settings.host} cannot be listened on: {error.strerror}. "
+            "Use another --port; 0 takes a free one."
+        ) from error
+    listener.setblocking(False)
+    return listener

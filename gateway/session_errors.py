@@ -1,0 +1,49 @@
+"""What sessions refuse, in words for people; `code` is for programs, `hint` says what to do."""
+
+from __future__ import annotations
+
+
+class SessionError(Exception):
+    code = "session_error"
+    hint = ""
+
+
+class SessionNotFound(SessionError):
+    code = "session_not_found"
+    hint = "GET /v1/sessions lists them."
+
+    def __init__(self, session: str) -> None:
+        super().__init__(f"There is no session {session[:64]!r}.")
+
+
+class SessionEnded(SessionError):
+    code = "session_ended"
+    hint = "Start a new one; its transcript stays readable."
+
+    def __init__(self, session: str) -> None:
+        super().__init__(f"Session {session} has ended.")
+
+
+class SessionLost(SessionError):
+    """The kernel is gone, and with it the variables."""
+
+    code = "session_lost"
+    hint = "Restore it: its finished cells run again in a new kernel, their tool calls are answered from the journal."
+
+    def __init__(self, session: str, reason: str) -> None:
+        super().__init__(f"The state of session {session} is lost: {reason}.")
+        self.reason = reason
+
+
+class SessionBusy(SessionError):
+    code = "session_busy"
+    hint = "Wait for its cells, or interrupt them."
+
+    def __init__(self, session: str, queued: int) -> None:
+        super().__init__(f"Session {session} has {queued} cells that run or wait.")
+
+
+class BadCell(SessionError):
+    """Code, id or deadline of a cell cannot be."""
+
+    code = "bad_cell"
