@@ -37,12 +37,14 @@ class Scrubber:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         spelled = {form for secret in secrets if len(secret) >= SHORTEST for form in _spellings(secret)}
         # The longest first: a secret that begins another one must not leave its rest.
-        alternatives = "|".join(re.escape(form) for form in sorted(spelled, key=len, reverse=True))
-        self._known = re.compile(alternatives) if alternatives else None
+        self._known = sorted(spelled, key=len, reverse=True)
 
     def known(self, text: str) -> str:
-        """`text` without the configured secrets."""
-        return self._known.sub(REMOVED, text) if self._known else text
+        """`text` without the configured secrets. Fast where there are none: results may have megabytes."""
+        for form in self._known:
+            if form in text:
+                text = text.replace(form, REMOVED)
+        return text
 
     def text(self, text: str) -> str:
         """`text` without the configured secrets and without anything that looks like one."""
