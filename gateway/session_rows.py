@@ -44,13 +44,16 @@ class CellRow(msgspec.Struct, frozen=True, kw_only=True):
 #: that the statement draws on, so that it costs no round trip.
 _LAZILY = "lazily AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))"
 
-_BEGIN_CELL = (
-    f"WITH {_LAZILY} INSERT INTO cell (session, id, index, code, status, started)"
-    " SELECT %s, %s, %s, %s, 'running', now() FROM lazily"
-    " ON CONFLICT (session, id) DO UPDATE SET status = 'running', started = now(), ended = NULL"
-)
+_BEGIN_CELL = f"""
+    WITH {_LAZILY}
+    INSERT INTO cell (session, id, index, code, status, started)
+    SELECT %s, %s, %s, %s, 'running', now() FROM lazily
+    ON CONFLICT (session, id) DO UPDATE SET status = 'running', started = now(), ended = NULL
+"""  # noqa: S608 - put together from constants
 
-_END_CELL = f"WITH {_LAZILY} UPDATE cell SET status = %s, ended = now() FROM lazily WHERE session = %s AND id = %s"
+_END_CELL = f"""
+    WITH {_LAZILY} UPDATE cell SET status = %s, ended = now() FROM lazily WHERE session = %s AND id = %s
+"""  # noqa: S608
 
 _SESSION = """
     SELECT id, tenant, principal, role, title, state, customer, created, ended,
