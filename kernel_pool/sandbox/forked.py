@@ -25,7 +25,7 @@ from tornado import ioloop
 from traitlets import Type
 
 from .iopub import DescriptorCapture, flush_standard_streams
-from .session import KernelSession
+from .session import KernelSession, interrupt_cell
 from .shell import Shell
 
 Request = tuple[list[bytes], dict[str, Any]]
@@ -91,6 +91,7 @@ class ForkedKernel(IPythonKernel):
         self._loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._busy = False
+        self._handling = False
         self._aborting = False
         # All cells run in one context: what one sets in a context variable, the next one finds.
         self._cells = copy_context()
@@ -114,27 +115,31 @@ class ForkedKernel(IPythonKernel):
         request = self._unpack(frames)
         if request is None:
             return
-        if self._busy and request[1]["msg_type"] in _COMMS:
+        if self._handling and request[1]["msg_type"] in _COMMS:
             # A cell that awaits may be waiting for just this message.
             self._loop.create_task(self._beside_the_cell(request), context=self._cells.copy())
             return
         self._waiting.append((request, self._aborting))
         if not self._busy:
-            self._busy = True
-            self._loop.create_task(self._serve(), context=self._cells)
+            self._start_serving()
+
+    def _start_serving(self) -> None:
+        self._busy = True
+        # The loop itself holds tasks weakly.
+        self._serving = self._loop.create_task(self._serve(), context=self._cells)
 
     async def _serve(self) -> None:
         """Handle waiting requests one after the other until none is left."""
         try:
             while self._waiting:
                 request, aborted = self._waiting.popleft()
+                self._handling = True
                 await self._handle_shell(request, aborted)
                 self._shell_inbox.drain()
         finally:
             self._busy = False
             if self._waiting:
-                self._busy = True
-                self._loop.create_task(self._serve(), context=self._cells)
+                self._start_serving()
             else:
                 self._loop.call_soon(self._shell_inbox.drain)
 
@@ -163,6 +168,7 @@ class ForkedKernel(IPythonKernel):
             self.log.warning("interrupted outside of a cell")
         finally:
             flush_standard_streams()
+            self._handling = False
             self._publish_status("idle", "shell")
 
     async def _call(self, handlers: dict[str, Any], socket: zmq.Socket[bytes], request: Request) -> None:
@@ -177,6 +183,9 @@ class ForkedKernel(IPythonKernel):
         except Exception:  # the boundary to the client: a request that fails must not end the kernel
             self.log.error("Exception in message handler:", exc_info=True)
 
+    def pre_handler_hook(self) -> None:
+        self.saved_sigint_handler = signal.signal(signal.SIGINT, interrupt_cell)
+
     async def do_execute(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run a cell. An interrupt that comes too late for IPython to catch still gets a reply."""
         try:
@@ -189,6 +198,14 @@ class ForkedKernel(IPythonKernel):
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self.capture.drain()
+
+    def do_history(self, *args: Any, **which: Any) -> Any:
+        """As ipykernel, except that a session asked for by its number is not called 0 in the answer."""
+        reply = super().do_history(*args, **which)
+        session = which.get("session", 0)
+        if which.get("hist_access_type") == "range" and session > 0:
+            reply["history"] = [(number or session, *rest) for number, *rest in reply["history"]]
+        return reply
 
     def _abort_queues(self, subshell_id: str | None = None) -> None:
         """A cell failed: abort what the client has queued behind it, and what arrives within the configured time."""
@@ -219,7 +236,7 @@ class ForkedKernel(IPythonKernel):
                 # Thread-safe although this is the loop's thread: the loop sleeps and has to be woken.
                 self._loop.call_soon_threadsafe(cancel)
             if running is not None:
-                raise KeyboardInterrupt
+                interrupt_cell(signum, frame)
 
         saved = signal.signal(signal.SIGINT, interrupt)
         try:

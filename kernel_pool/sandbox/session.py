@@ -7,12 +7,15 @@ made presentable instead of lost, and one message is never larger than `MAX_MESS
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from hmac import compare_digest
 from itertools import count
+from types import FrameType
 from typing import Any
 
 import orjson
@@ -31,15 +34,45 @@ _PROTOCOL = "5.4"
 _backend_send = zmq.backend.Socket.send
 
 
+class _Sending(threading.local):
+    """Whether this thread is in the middle of a message, and whether it was interrupted there."""
+
+    now = False
+    interrupted = False
+
+
+_sending = _Sending()
+
+
+def interrupt_cell(signum: int, frame: FrameType | None) -> None:
+    """Handler of SIGINT while a cell runs: raises KeyboardInterrupt, if need be after the message on its way."""
+    if _sending.now:
+        _sending.interrupted = True
+        return
+    _sending.interrupted = False
+    raise KeyboardInterrupt
+
+
 def send_whole(socket: zmq.Socket[bytes], parts: Sequence[bytes | memoryview]) -> None:
     """Send one multipart message, all of it or nothing.
 
-    A KeyboardInterrupt between two frames would glue the rest of this message to the next one. The interpreter runs
-    signal handlers between bytecodes, and this loop has none: `map` calls the C function from C. A send can be
-    interrupted only where it blocks, which is on the first frame.
+    pyzmq runs signal handlers after every frame. One that raises there would glue the rest of this message to the
+    next one. `interrupt_cell` waits; for handlers of user code, an empty frame ends the broken message, which its
+    reader then drops.
     """
     flags = [zmq.SNDMORE] * (len(parts) - 1) + [0]
-    deque(map(_backend_send, (socket,) * len(parts), parts, flags), maxlen=0)
+    _sending.now = True
+    try:
+        deque(map(_backend_send, (socket,) * len(parts), parts, flags), maxlen=0)
+    except BaseException:
+        with contextlib.suppress(zmq.ZMQError):
+            _backend_send(socket, b"", zmq.NOBLOCK)
+        raise
+    finally:
+        _sending.now = False
+    if _sending.interrupted:
+        _sending.interrupted = False
+        raise KeyboardInterrupt
 
 
 def pack(value: object) -> bytes:
@@ -66,11 +99,11 @@ def _plain(value: object) -> object:
 
 
 def _clean(value: object, depth: int) -> object:
-    """A copy of `value` that JSON can hold. Deeper than 200 levels only the repr is left."""
+    """A copy of `value` that JSON can hold. What is nested deeper than 200 levels is left out."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if depth > 200:
-        return repr(value)[:_CUT]
+        return "..."
     if isinstance(value, dict):
         return {str(_clean(str(k), depth + 1)): _clean(v, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
