@@ -248,7 +248,8 @@ class Chat:
         return DirectActor(system=system, functions=self._functions(), broker=steps, grant=grant)
 
     def _functions(self) -> dict[str, dict[str, Any]]:
-        names = self._settings.everyday_tools
+        """All tools: without a kernel there is no way to find one that the request does not list."""
+        names = [tool.qualified_name for tool in self._registry if not tool.operations]
         return dict(zip(names, self._registry.openai_tools(names), strict=True))
 
 

@@ -121,11 +121,8 @@ class AgentSettings(_Group):
     everyday_tools: tuple[str, ...] = Field(
         (
             "catalog.search_products",
-            "catalog.search_by_category",
-            "catalog.get_complete_page_details",
             "woocommerce.verify_customer",
             "woocommerce.lookup_order",
-            "woocommerce.get_customer",
             "woocommerce.list_orders",
             "woocommerce.get_product_details",
             "woocommerce.cancel_order",
@@ -137,7 +134,7 @@ class AgentSettings(_Group):
             "woocommerce.change_customer_address",
             "support.hand_over",
         ),
-        description="Tools whose stubs stand in the prompt; in direct mode, the functions that there are.",
+        description="Tools whose stubs stand in the prompt; cells find the others by `servers.search`.",
     )
 
 

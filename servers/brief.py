@@ -1,21 +1,20 @@
-"""Tools as a language model's prompt holds them: all that a stub says, in as few tokens as a reader allows.
+"""Tools as a language model's prompt holds them, in as few tokens as a reader allows; `help(tool)` tells the rest.
 
     Order{id: int, number, status (pending, completed, ...), line_items: list[LineItem], cancel_reason?}
-    lookup_order(*, order_id: int | str) -> Order  [read] One order with its items, payments and shipments.
+    lookup_order(order_id: int | str) -> Order  [read] One order with its items, payments and shipments.
 
-A field without a type is a str; `?` marks one that may be absent. A type or a parameter's description that several
-tools share is said once.
+A tool has the first line of its description. A key or parameter without a type is a str; `?` marks a key that may be
+absent. A type or a parameter's description that several tools share is said once.
 """
 
 from __future__ import annotations
 
-import re
 import typing
 from collections.abc import Iterable
 from typing import NotRequired
 
 from .rendering import Annotation, annotation_of, comment_of, fields_of, named_types
-from .tool import Tool
+from .tool import Parameter, Tool
 
 
 def brief(tools: Iterable[Tool]) -> str:
@@ -49,10 +48,17 @@ def _field(name: str, hint: Annotation) -> str:
 
 def _tool(tool: Tool, said: set[str]) -> str:
     """One tool on one line. Parameter descriptions that were said for another tool are left out."""
-    words = [re.sub(r"\s+", " ", tool.doc.strip())]
+    words = [tool.summary]
     for parameter in tool.parameters:
         described = f"{parameter.name}: {parameter.description}"
         if parameter.description and described not in said:
             said.add(described)
             words.append(f"{described}.")
-    return f"{tool.signature}  [{tool.effect}] {' '.join(words)}"
+    parameters = ", ".join(_parameter(parameter) for parameter in tool.parameters)
+    return f"{tool.name}({parameters}) -> {annotation_of(tool.returns)}  [{tool.effect}] {' '.join(words)}"
+
+
+def _parameter(parameter: Parameter) -> str:
+    kind = annotation_of(parameter.annotation)
+    text = parameter.name if kind == "str" else f"{parameter.name}: {kind}"
+    return text if parameter.required else f"{text}={parameter.default!r}"

@@ -40,7 +40,7 @@ without a call: that ends your turn.
 - Look before you write. Use what you have been told instead of fetching it again.
 """
 
-_LEGEND = "Types are dicts: a key without a type is a str, `?` marks one that may be absent."
+_LEGEND = "Types are dicts. What has no type is a str; `?` marks a key that may be absent. `help(tool)` tells more."
 
 _RULES = """\
 # Rules

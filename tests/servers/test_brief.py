@@ -16,11 +16,17 @@ def text() -> str:
     return brief(registry.get(name) for name in (*names, *writes))
 
 
-def test_every_tool_stands_with_its_signature_and_effect(text: str) -> None:
-    registry = load_registry()
-    for name in ("woocommerce.lookup_order", "woocommerce.return_items"):
-        tool = registry.get(name)
-        assert f"{tool.signature}  [{tool.effect}] {tool.summary}" in text
+def test_every_tool_stands_with_its_parameters_effect_and_first_line(text: str) -> None:
+    assert (
+        "\nreturn_items(order_id: int | str, item_ids: list[int], payment_method_id) -> Order"
+        "  [write] Request the return of items of a completed (delivered) order."
+    ) in text
+
+
+def test_a_default_is_shown() -> None:
+    assert "list_orders(customer_id: int, status='any', limit: int=20)" in brief(
+        [load_registry().get("woocommerce.list_orders")]
+    )
 
 
 def test_types_that_results_are_made_of_stand_before_the_tools(text: str) -> None:
