@@ -64,7 +64,7 @@ class LocalPlace:
     async def spawn(self) -> KernelProcess:
         """Fork a kernel into a sandbox of its own and wait until it serves its channels. Raises StartFailed."""
         client = (await self._warm_template()).client
-        kernel, key = secrets.token_hex(6), secrets.token_bytes(32)
+        kernel, key = secrets.token_hex(6), secrets.token_hex(16).encode()
         uid = self._take_uid()
         directory = self._runtime.add_kernel(kernel, uid)
         process: KernelProcess | None = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from kernel_pool.types import (
     PoolConfig,
     PoolExhausted,
 )
-from kernel_pool.watch import MemoryUse, measure
+from kernel_pool.watch import watch_memory
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +133,8 @@ class Pool:
         """Bring the place up and begin to fill the stock. Raises IsolationUnavailable or StartFailed."""
         await self._place.start()
         self._open = True
-        self._spawn_task(self._watch())
+        watching = watch_memory(self._processes, self._config.limits.memory_mb, self._config.watch_interval_s)
+        self._spawn_task(watching)
         self._fill()
 
     async def close(self) -> None:
@@ -202,6 +202,9 @@ class Pool:
             died=self._died,
             problem=self._problem,
         )
+
+    def _processes(self) -> list[Process]:
+        return [kernel.process for kernel in (*self._ready, *self._leased.values())]
 
     def _why_exhausted(self) -> str:
         text = f"no kernel became free in {self._config.lease_timeout_s:g} s"
@@ -302,26 +305,3 @@ class Pool:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    # -- the memory watcher --
-
-    async def _watch(self) -> None:
-        """Look at every kernel's memory again and again, and end those that hold too much."""
-        while True:
-            await asyncio.sleep(self._config.watch_interval_s)
-            living = [kernel for kernel in (*self._ready, *self._leased.values()) if not kernel.exited.done()]
-            # looked at through copies: a kernel that ends meanwhile closes its own
-            folders = [(kernel, os.dup(proc)) for kernel in living if (proc := kernel.process.proc) is not None]
-            try:
-                uses = await asyncio.to_thread(_measure_all, folders, self._config.limits.memory_mb)
-            finally:
-                for _, folder in folders:
-                    os.close(folder)
-            for (kernel, _), use in zip(folders, uses, strict=True):
-                kernel.process.memory_full = use.full
-                if use.over:
-                    self._spawn_task(kernel.kill(Exit(ExitReason.MEMORY, use.explain())))
-
-
-def _measure_all(folders: list[tuple[Kernel, int]], memory_mb: int) -> list[MemoryUse]:
-    return [measure(folder, memory_mb, kernel.process.baseline) for kernel, folder in folders]

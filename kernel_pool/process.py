@@ -14,8 +14,8 @@ from kernel_pool.types import Exit, ExitReason, KernelGone, Limits
 
 #: How long after a kernel's end its template may take to tell the exit status.
 _STATUS_TIMEOUT_S = 2.0
-#: CPU time is used up when this share of the limit was counted; the kernel's own clock ticks coarsely.
-_CPU_SHARE = 0.98
+#: CPU time is used up when nearly the limit was counted: the system enforces it by a coarser clock than it reports.
+_CPU_SHARE, _CPU_TICKS_S = 0.98, 0.5
 
 
 @dataclass
@@ -87,7 +87,7 @@ def explain(how: Ended | None, limits: Limits, *, memory_full: bool = False) -> 
         return Exit(ExitReason.CRASH, f"the kernel's process ended by itself with exit status {how.status}")
     number = -how.status
     name = _signal_name(number)
-    if number in (signal.SIGKILL, signal.SIGXCPU) and how.cpu_s >= limits.cpu_seconds * _CPU_SHARE:
+    if number in (signal.SIGKILL, signal.SIGXCPU) and how.cpu_s >= limits.cpu_seconds * _CPU_SHARE - _CPU_TICKS_S:
         return Exit(ExitReason.KILLED, f"the kernel used up its CPU time of {limits.cpu_seconds} s")
     if number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS):
         if memory_full:

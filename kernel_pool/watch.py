@@ -9,8 +9,13 @@ that a process cannot hide memory by letting go of what it inherited. proc(5) na
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from kernel_pool.place import Process
+from kernel_pool.types import Exit, ExitReason
 
 _MIB = 1024 * 1024
 _KIB = 1024
@@ -39,6 +44,31 @@ class MemoryUse:
         """For the session that lost its kernel."""
         many = f"{self.processes} processes" if self.processes != 1 else "one process"
         return f"the kernel held {self.used // _MIB} MiB in {many}; its memory limit is {self.limit // _MIB} MiB"
+
+
+async def watch_memory(living: Callable[[], Sequence[Process]], memory_mb: int, interval_s: float) -> None:
+    """Look at all kernels that `living` names again and again, and kill those that hold too much. Never returns."""
+    killing: set[asyncio.Task[None]] = set()
+    while True:
+        await asyncio.sleep(interval_s)
+        processes = [process for process in living() if not process.exited.done()]
+        # looked at through copies: a kernel that ends meanwhile closes its own
+        folders = [(process, os.dup(proc)) for process in processes if (proc := process.proc) is not None]
+        try:
+            uses = await asyncio.to_thread(_measure_all, folders, memory_mb)
+        finally:
+            for _, proc in folders:
+                os.close(proc)
+        for (process, _), use in zip(folders, uses, strict=True):
+            process.memory_full = use.full
+            if use.over:
+                task = asyncio.create_task(process.kill(Exit(ExitReason.MEMORY, use.explain())))
+                killing.add(task)
+                task.add_done_callback(killing.discard)
+
+
+def _measure_all(folders: list[tuple[Process, int]], memory_mb: int) -> list[MemoryUse]:
+    return [measure(proc, memory_mb, process.baseline) for process, proc in folders]
 
 
 def measure(proc: int, memory_mb: int, baseline: int) -> MemoryUse:
