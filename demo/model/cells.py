@@ -86,17 +86,21 @@ def select_method(method_id: str, order: Raw, customer: Raw, variable: str) -> s
     return literal(method_id)
 
 
-def select_address(address: Mapping[str, str], customer: Raw, orders: Sequence[tuple[str, Raw]], target: str) -> str:
-    """The expression that gives an address: the customer's, another order's, or the `target`'s with changes.
+def select_address(
+    address: Mapping[str, str], customer: Raw, orders: Sequence[tuple[str, Raw]], former: tuple[str, Raw]
+) -> str:
+    """The expression that gives an address: the customer's, another order's, or the former one with changes.
 
-    `orders` are those at hand, each with the expression that finds it; `target` is what has the address now.
+    `orders` are those at hand, each with the expression that finds it; `former` is the address there is now.
     """
     if _same_address(address, customer["address"]):
         return 'customer["address"]'
     for variable, order in orders:
         if _same_address(address, order["address"]):
             return f'{variable}["shipping"]'
-    return "{**" + target + ", " + literal(shop_address(address))[1:]
+    expression, before = former[0], shop_address(former[1])
+    changes = {name: value for name, value in shop_address(address).items() if before[name] != value}
+    return "{**" + expression + ", " + literal(changes)[1:]
 
 
 def shop_address(address: Mapping[str, str]) -> dict[str, str]:

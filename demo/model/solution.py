@@ -6,7 +6,7 @@ names and options; make the changes; answer. Ids are taken from variables that e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,12 +77,39 @@ class _Work:
         return [(n, action) for n, action in enumerate(self.task.actions) if action.name in _WRITES]
 
 
+@dataclass
+class _Cell:
+    """A cell under way. What it imports follows from its calls."""
+
+    lines: list[str]
+    calls: list[Call]
+    refused: bool = False
+
+    def step(self) -> Step:
+        used: dict[str, list[str]] = {}
+        for call in self.calls:
+            server, _, name = call.tool.partition(".")
+            used.setdefault(server, []).append(name)
+        header = [imports(server, names) for server, names in used.items()]
+        return Step("\n".join([*header, "", *self.lines] if header else self.lines), tuple(self.calls), self.refused)
+
+
 def solve(task: Task, data: RetailData, refused: Collection[int] = ()) -> Script:
     """The script for a task. `refused`: positions of the actions that the reference refuses."""
     user = customer_of(task, data)
     work = _Work(task, data, user, customer_ids(data)[user["user_id"]], refused)
-    steps = [*_verify(work), *_choose(work), *_write(work), *_hand_over(work)]
-    return Script(task.id, customer_message(task), tuple(steps), _answer(work))
+    cells = [*_verify(work), *_together(work, _choose(work), _write(work)), *_hand_over(work)]
+    return Script(task.id, customer_message(task), tuple(cell.step() for cell in cells), _answer(work))
+
+
+def _together(work: _Work, choice: _Cell | None, writes: list[_Cell]) -> list[_Cell]:
+    """Variants are looked at before they are ordered; other choices and their change are one cell."""
+    if choice is None:
+        return writes
+    if not writes or any(action.name in _SWAPS for _, action in work.writes):
+        return [choice, *writes]
+    first, *rest = writes
+    return [_Cell([*choice.lines, *first.lines], [*choice.calls, *first.calls], first.refused), *rest]
 
 
 def customer_of(task: Task, data: RetailData) -> Mapping[str, Any]:
@@ -110,17 +137,17 @@ def customer_message(task: Task) -> str:
     return "\n".join(told)
 
 
-def _verify(work: _Work) -> list[Step]:
+def _verify(work: _Work) -> list[_Cell]:
     """Find the customer, with the tries that fail, and fetch the orders that matter."""
     tries = [(n, a) for n, a in enumerate(work.task.actions) if a.name.startswith("find_user_id")]
-    steps = []
+    cells = []
     for _, action in (each for each in tries if each[0] in work.refused):
         arguments = _identity(action.arguments)
-        code = f"{imports('woocommerce', ['verify_customer'])}\n\ncustomer = {call_text('verify_customer', arguments)}"
-        steps.append(Step(code, (Call("woocommerce.verify_customer", arguments),), refused=True))
+        call = Call("woocommerce.verify_customer", arguments)
+        cells.append(_Cell([f"customer = {call_text('verify_customer', arguments)}"], [call], refused=True))
     good = [action.arguments for n, action in tries if n not in work.refused]
     arguments = _identity(good[-1]) if good else _told_identity(work)
-    return [*steps, _fetch(work, arguments)]
+    return [*cells, _fetch(work, arguments)]
 
 
 def _identity(found_by: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,34 +162,34 @@ def _told_identity(work: _Work) -> dict[str, Any]:
     return {**user["name"], "postcode": user["address"]["zip"]}
 
 
-def _fetch(work: _Work, identity: Mapping[str, Any]) -> Step:
+def _fetch(work: _Work, identity: Mapping[str, Any]) -> _Cell:
     calls = [Call("woocommerce.verify_customer", dict(identity))]
     verify = f"customer = {call_text('verify_customer', identity)}"
     wanted = [number for number in _order_numbers(work) if number in work.data["orders"]]
-    if wanted and all(number in work.task.reason for number in wanted):
-        used = ["lookup_order", "verify_customer"]
-        if len(wanted) == 1:
-            work.variables[wanted[0]] = "order"
-            fetch = f'order = lookup_order(order_id="{wanted[0]}")\norders = [order]'
-        else:
-            fetch = f"orders = [lookup_order(order_id=number) for number in {literal(wanted)}]"
-        calls += [Call("woocommerce.lookup_order", {"order_id": number}) for number in wanted]
-    else:
+    show = 'for o in orders:\n    print(o["number"], o["status"], o["shipping"]["city"], names(o))'
+    helpers = [_NAMES]
+    if not (wanted and all(number in work.task.reason for number in wanted)):
         work.listed = True
-        used = ["list_orders", "verify_customer"]
         fetch = 'orders = list_orders(customer_id=customer["id"])'
         calls.append(Call("woocommerce.list_orders", {"customer_id": work.number}))
-    show = 'for o in orders:\n    print(o["number"], o["status"], o["shipping"]["city"], names(o))'
-    helpers = [_NAMES, *([_ITEM] if any("item_ids" in action.arguments for _, action in work.writes) else [])]
-    code = "\n".join((imports("woocommerce", used), "", *helpers, verify, fetch, show))
-    return Step(code, tuple(calls))
+    else:
+        fetch = f"orders = [lookup_order(order_id=number) for number in {literal(wanted)}]"
+        calls += [Call("woocommerce.lookup_order", {"order_id": number}) for number in wanted]
+        if len(wanted) == 1:
+            work.variables[wanted[0]] = "order"
+            fetch = f'order = lookup_order(order_id="{wanted[0]}")'
+            show = 'print(order["status"], [line["name"] for line in order["line_items"]])'
+            helpers = []
+    if any("item_ids" in action.arguments for _, action in work.writes):
+        helpers.append(_ITEM)
+    return _Cell([*helpers, verify, fetch, show], calls)
 
 
 def _order_numbers(work: _Work) -> list[str]:
     return list(dict.fromkeys(a.arguments["order_id"] for a in work.task.actions if "order_id" in a.arguments))
 
 
-def _choose(work: _Work) -> list[Step]:
+def _choose(work: _Work) -> _Cell | None:
     """Find orders, items, new variants and payment methods in what was fetched; fetch products as needed."""
     lines: list[str] = []
     targets = list(dict.fromkeys(a.arguments["order_id"] for _, a in work.writes if "order_id" in a.arguments))
@@ -175,15 +202,10 @@ def _choose(work: _Work) -> list[Step]:
             lines.append(f"{name} = {select_order(work.data['orders'][number], work.orders, about)}")
             work.variables[number] = name
     lines += [line for n, action in work.writes for line in _choices(work, n, action)]
-    fetched, calls, used = _fetch_products(work)
+    fetched, calls = _fetch_products(work)
     lines += fetched
     lines += [line for n, action in work.writes for line in _new_variants(work, n, action)]
-    if not lines:
-        return []
-    if not any("print(" in line for line in lines):
-        lines += [f'print({work.variables[n]}["number"], {work.variables[n]}["shipping"])' for n in targets]
-    header = [imports(server, names) for server, names in used.items()]
-    return [Step("\n".join([*header, *([""] if header else []), *lines]), tuple(calls))]
+    return _Cell(lines, calls) if lines else None
 
 
 def _old(work: _Work, action: Action) -> list[Mapping[str, Any]]:
@@ -216,12 +238,12 @@ def _choices(work: _Work, position: int, action: Action) -> list[str]:
     return lines
 
 
-def _fetch_products(work: _Work) -> tuple[list[str], list[Call], dict[str, list[str]]]:
-    """Lines, calls and imports that fetch the products of what is exchanged, and those that the customer asks about."""
+def _fetch_products(work: _Work) -> tuple[list[str], list[Call]]:
+    """Lines and calls that fetch the products of what is exchanged, and those that the customer asks about."""
     swaps = [(n, action) for n, action in work.writes if action.name in _SWAPS]
     old = [each for _, action in swaps for each in _old(work, action)]
     ids = list(dict.fromkeys(each["product_id"] for each in old))
-    lines, calls, used = [], [Call("woocommerce.get_product_details", {"product_id": int(each)}) for each in ids], {}
+    lines, calls = [], [Call("woocommerce.get_product_details", {"product_id": int(each)}) for each in ids]
     if ids:
         chosen = " + ".join(f"items{_suffix(work, n)}" for n, _ in swaps)
         lines += [
@@ -244,9 +266,7 @@ def _fetch_products(work: _Work) -> tuple[list[str], list[Call], dict[str, list[
             'print(asked["name"], sum(v["in_stock"] for v in asked["variants"]), "variants in stock")',
         ]
         calls.append(Call("woocommerce.get_product_details", {"product_id": int(product_id)}))
-    if calls:
-        used["woocommerce"] = ["get_product_details"]
-    return lines, calls, used
+    return lines, calls
 
 
 def _new_variants(work: _Work, position: int, action: Action) -> list[str]:
@@ -272,33 +292,23 @@ def _changes(work: _Work, old: Mapping[str, Any], new_id: str) -> dict[str, str]
     return {name: value for name, value in options.items() if old["options"].get(name) != value}
 
 
-def _write(work: _Work) -> list[Step]:
-    """The changes: in one cell, but for those that the shop refuses, which end theirs."""
-    steps: list[Step] = []
-    open_: list[tuple[int, Action]] = []
+def _write(work: _Work) -> list[_Cell]:
+    """The changes: in one cell, but for those that the shop refuses, which have one of their own and end it."""
+    cells: list[_Cell] = []
     for n, action in work.writes:
-        open_.append((n, action))
-        if n in work.refused:
-            steps += [_writes_cell(work, open_[:-1])] if len(open_) > 1 else []
-            steps.append(_writes_cell(work, open_[-1:], refused=True))
-            open_ = []
-    return [*steps, _writes_cell(work, open_)] if open_ else steps
-
-
-def _writes_cell(work: _Work, writes: Sequence[tuple[int, Action]], *, refused: bool = False) -> Step:
-    lines, calls = [], []
-    for n, action in writes:
         text, call = _one_write(work, n, action)
-        lines += text
-        calls.append(call)
-    used = imports("woocommerce", [call.tool.rpartition(".")[2] for call in calls])
-    return Step("\n".join([used, "", *lines]), tuple(calls), refused)
+        refused = n in work.refused
+        if refused or not cells or cells[-1].refused:
+            cells.append(_Cell([], [], refused))
+        cells[-1].lines += text
+        cells[-1].calls.append(call)
+    return cells
 
 
 def _one_write(work: _Work, position: int, action: Action) -> tuple[list[str], Call]:
     given = action.arguments
     if action.name == "modify_user_address":
-        address = select_address(given, work.user, _at_hand(work), 'customer["address"]')
+        address = select_address(given, work.user, _at_hand(work), ('customer["address"]', work.user["address"]))
         arguments = {"customer_id": work.number, **shop_address(given)}
         text = f'done = change_customer_address(customer_id=customer["id"], **{address})'
         return [text, 'print(done["address"])'], Call("woocommerce.change_customer_address", arguments)
@@ -310,7 +320,8 @@ def _one_write(work: _Work, position: int, action: Action) -> tuple[list[str], C
         texts.append(f"reason={literal(given['reason'])}")
         arguments["reason"] = given["reason"]
     if "address1" in given:
-        address = select_address(given, work.user, _at_hand(work), f'{variable}["shipping"]')
+        former = (f'{variable}["shipping"]', work.order(action)["address"])
+        address = select_address(given, work.user, _at_hand(work), former)
         texts.append(f"**{address}")
         arguments |= shop_address(given)
     if "item_ids" in given:
@@ -339,14 +350,12 @@ def _at_hand(work: _Work) -> list[tuple[str, Mapping[str, Any]]]:
     ]
 
 
-def _hand_over(work: _Work) -> list[Step]:
-    steps = []
-    for action in work.task.actions:
-        if action.name == "transfer_to_human_agents":
-            arguments = {"summary": action.arguments["summary"]}
-            code = f"{imports('support', ['hand_over'])}\n\n{call_text('hand_over', arguments)}"
-            steps.append(Step(code, (Call("support.hand_over", arguments),)))
-    return steps
+def _hand_over(work: _Work) -> list[_Cell]:
+    given = [action.arguments for action in work.task.actions if action.name == "transfer_to_human_agents"]
+    return [
+        _Cell([call_text("hand_over", arguments)], [Call("support.hand_over", {"summary": arguments["summary"]})])
+        for arguments in given
+    ]
 
 
 _DONE = {
