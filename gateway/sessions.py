@@ -181,6 +181,11 @@ class Sessions:
 
         return await self._queue(live, body())
 
+    def kernel(self, session: str) -> Kernel | None:
+        """The session's kernel, if it has one here."""
+        live = self._live.get(session)
+        return None if live is None else live.kernel
+
     async def interrupt(self, session: str) -> bool:
         """Interrupt the running cell; False where none runs. Raises SessionNotFound, SessionEnded."""
         live = await self._find(session)
