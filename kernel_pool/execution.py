@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,8 @@ _INTERRUPT_EVERY_S = 1.0
 #: Time for the news of a kernel's end to arrive after its channels closed, and for its last output after the news.
 _NEWS_S = 3.0
 _LAST_OUTPUT_S = 0.5
+
+_log = logging.getLogger(__name__)
 
 _MAX_REPLY = 4 * 1024 * 1024
 _CUT = 64 * 1024
@@ -75,6 +77,7 @@ async def execute(
     run = _Run(limits, on_output)
     started, interrupts = datetime.now(UTC), channels.interrupts
     stop: _Stop | None = None
+    killed: Exit | None = None
     content = {
         "code": code,
         "silent": False,
@@ -93,8 +96,8 @@ async def execute(
         await asyncio.wait((*ends, run.flooded), timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
         if not any(end.done() for end in ends):
             stop = _why_stop(run, limits, deadline_s)
-            await _stop(ends, stop, interrupt_grace_s, interrupt, kill)
-        exit = await _exit(run, channels, exited, kill)
+            killed = await _stop(ends, stop, interrupt_grace_s, interrupt, kill)
+        exit = await _exit(run, channels, exited, kill, killed)
     run.close()
     return run.result(started, stop, exit, was_interrupted=channels.interrupts > interrupts)
 
@@ -112,8 +115,8 @@ async def _stop(
     grace_s: float,
     interrupt: Callable[[], Awaitable[object]],
     kill: Callable[[Exit], Awaitable[object]],
-) -> None:
-    """Interrupt the cell until one of `ends` is done; after `grace_s` kill its kernel."""
+) -> Exit | None:
+    """Interrupt the cell until one of `ends` is done; after `grace_s` kill its kernel and return as what."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + grace_s
     while (left := deadline - loop.time()) > 0:
@@ -123,30 +126,41 @@ async def _stop(
             if any(end.done() for end in ends):
                 # An interrupt that is still on its way would hit the next cell.
                 await asyncio.wait((interrupting,), timeout=_INTERRUPT_EVERY_S)
-                return
+                return None
         finally:
             interrupting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await interrupting
-    await kill(Exit(stop.exit, f"{stop.why} and did not stop within {grace_s:g} s of being interrupted"))
+            await asyncio.wait((interrupting,))
+            _note_failure(interrupting)
+    exit = Exit(stop.exit, f"{stop.why} and did not stop within {grace_s:g} s of being interrupted")
+    await kill(exit)
+    return exit
+
+
+def _note_failure(interrupting: asyncio.Future[object]) -> None:
+    """An interrupt that failed changes nothing: the kernel's end, or the kill, is what counts."""
+    if not interrupting.cancelled() and (error := interrupting.exception()) is not None:
+        _log.info("an interrupt failed: %s", error)
 
 
 async def _exit(
-    run: _Run, channels: Channels, exited: asyncio.Future[Exit], kill: Callable[[Exit], Awaitable[object]]
+    run: _Run,
+    channels: Channels,
+    exited: asyncio.Future[Exit],
+    kill: Callable[[Exit], Awaitable[object]],
+    killed: Exit | None,
 ) -> Exit | None:
     """How the kernel ended, or None if the cell ended and the kernel did not."""
-    if run.complete and not exited.done():
+    if run.ended.done() and not exited.done() and not channels.closed.done():
         return None
     if not exited.done():
         await asyncio.wait((exited,), timeout=_NEWS_S)
-    if not exited.done() and not channels.closed.done():
-        return None if run.ended.done() else Exit(ExitReason.KILLED, "the kernel was killed")
-    if not exited.done():
-        exit = Exit(ExitReason.CRASH, channels.closed.result())
-        await kill(exit)
-        return exit
-    await asyncio.wait((channels.closed,), timeout=_LAST_OUTPUT_S)
-    return exited.result()
+    if exited.done():
+        await asyncio.wait((channels.closed,), timeout=_LAST_OUTPUT_S)
+        return exited.result()
+    if killed is None:
+        killed = Exit(ExitReason.CRASH, channels.closed.result())
+        await kill(killed)
+    return killed
 
 
 class _Run:
