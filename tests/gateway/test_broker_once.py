@@ -33,7 +33,7 @@ BOUNDARIES = 3 * 4
 
 KERNEL = f"""
 import sys
-sys.path.insert(0, {str(SANDBOX_PARENT)!r})
+sys.path.append({str(SANDBOX_PARENT)!r})
 from sandbox.stubs import install
 install(sys.argv[1], sys.argv[2])
 {CELL}

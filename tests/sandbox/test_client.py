@@ -178,7 +178,7 @@ def test_an_interrupt_tells_the_broker_and_the_next_call_works(door: OpenDoor) -
 
 FORK = """
 import os, sys
-sys.path.insert(0, sys.argv[1])
+sys.path.append(sys.argv[1])
 from sandbox.client import BrokerClient
 client = BrokerClient(sys.argv[2])
 print(client.call("s.echo", {"value": "parent"}), flush=True)

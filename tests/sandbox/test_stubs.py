@@ -66,7 +66,7 @@ TOOLS = (
 
 START = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path.append(sys.argv[1])
 from sandbox.stubs import install
 install(index_path=sys.argv[2], broker_path=sys.argv[3])
 from IPython.core.interactiveshell import InteractiveShell
