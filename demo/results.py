@@ -87,6 +87,7 @@ def save(results: Results, path: Path) -> None:
     direct = [each.direct for each in results.tasks if each.direct is not None]
     body = msgspec.to_builtins(results) | {
         "good": results.good,
+        "tasks_per_s": round(len(results.tasks) / max(sum(each.cells.seconds for each in results.tasks), 1e-9), 3),
         "totals": {"cells": totals([each.cells for each in results.tasks]), "direct": totals(direct)},
     }
     path.write_bytes(msgspec.json.format(msgspec.json.encode(body), indent=1))

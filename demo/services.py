@@ -114,7 +114,8 @@ class Services:
         """The gateway's whole configuration: the demo's own, and of the user's only what concerns the model."""
         empty = self._data_dir / "empty.toml"
         empty.touch()
-        kept = {name: value for name, value in os.environ.items() if name.startswith("OMNIOPS_MODEL__")}
+        of_model = ("OMNIOPS_MODEL__",) if self.model.scripted else ("OMNIOPS_MODEL__", "OPENAI_")
+        kept = {name: value for name, value in os.environ.items() if name.startswith(of_model)}
         tenant = f"OMNIOPS_TENANTS__{TENANT.upper()}"
         configuration = {
             **_clean(),

@@ -128,3 +128,24 @@ def test_gateway_that_cannot_start_is_shown_with_its_own_words(data_dir: Path) -
 def test_unknown_task_is_named(data_dir: Path) -> None:
     status, _, problems = finished(start(data_dir, "--tasks", "0,999"))
     assert (status, problems) == (1, "The demo failed: There is no task 999; they are numbered 0 to 113.\n")
+
+
+def test_a_real_model_is_asked_and_its_mistakes_are_reported_without_failing(data_dir: Path, tmp_path: Path) -> None:
+    """The endpoint stands for any that the environment names: it knows none of the tasks."""
+    scripts = tmp_path / "none.json"
+    scripts.write_text("[]")
+    command = [sys.executable, "-m", "demo.model", "--scripts", str(scripts)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"MODEL_KEY": "sk-real"}
+    ) as model:
+        try:
+            assert model.stdout is not None
+            url = model.stdout.readline().removeprefix("listening on ").strip() + "/v1"
+            real = {"OPENAI_API_KEY": "sk-real", "OPENAI_BASE_URL": url, "OMNIOPS_MODEL__NAME": "some-model"}
+            status, out, problems = finished(start(data_dir, "--tasks", "17,67", **real))
+        finally:
+            model.terminate()
+    assert (status, problems) == (0, "")
+    assert "2 tasks, model some-model" in out
+    assert "orders.#W8665881.address" in out
+    assert "1 of 2 tasks left the shop as the reference does." in out
