@@ -51,9 +51,9 @@ _WAITING_AND_SOCKETS = """
     listen pipe pipe2 poll ppoll pselect6 recvfrom recvmmsg recvmsg select sendmmsg sendmsg sendto setsockopt
     shutdown
 """
-_ALLOWED = (_FILES, _MEMORY, _PROCESSES, _SIGNALS_AND_TIME, _WAITING_AND_SOCKETS)
+ALLOWED = (_FILES, _MEMORY, _PROCESSES, _SIGNALS_AND_TIME, _WAITING_AND_SOCKETS)
 
-_REFUSED = """
+REFUSED = """
     acct add_key adjtimex bpf chroot clock_adjtime clock_settime delete_module fanotify_init finit_module fsconfig
     fsmount fsopen fspick init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp
     kexec_file_load kexec_load keyctl lookup_dcookie mount mount_setattr move_mount name_to_handle_at
@@ -63,17 +63,17 @@ _REFUSED = """
 """
 
 #: Namespaces that clone() could make; a thread or a fork has none of these flags.
-_CLONE_NAMESPACES = (0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000)
-_AF_UNIX = 1
+CLONE_NAMESPACES = (0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000)
+AF_UNIX = 1
 _SOCKET_DOMAINS = range(47)
 #: Terminals (TCGETS..TIOCGPTPEER without TIOCSTI and TIOCLINUX), FIONREAD and descriptor flags, FICLONE.
-_IOCTLS = (
+IOCTLS = (
     *(0x5401, 0x5402, 0x5403, 0x5404, 0x5409, 0x540A, 0x540B, 0x540E, 0x540F, 0x5410, 0x5411, 0x5413, 0x5414),
     *(0x541B, 0x5420, 0x5421, 0x5422, 0x5423, 0x5425, 0x5429, 0x5450, 0x5451, 0x5452, 0x5460),
     *(0x802C542A, 0x402C542B, 0x402C542C, 0x402C542D, 0x80045430, 0x40045431, 0x80045438, 0x80045439, 0x5441),
     *(0x40049409, 0x4020940D),
 )
-_WORD = 0xFFFF_FFFF
+WORD = 0xFFFF_FFFF
 
 
 @cache
@@ -101,22 +101,22 @@ def compile_filter() -> bytes:
             if name in {"clone", "socket", "ioctl", "read", "execve"}:
                 raise IsolationUnavailable(f"no seccomp rule for {name} on {platform.machine()}: {error}") from error
 
-    for group in _ALLOWED:
+    for group in ALLOWED:
         for name in group.split():
             add(seccomp.ALLOW, name)
-    for name in _REFUSED.split():
+    for name in REFUSED.split():
         add(seccomp.ERRNO(errno.EPERM), name)
-    add(seccomp.ALLOW, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, sum(_CLONE_NAMESPACES), 0))
-    for flag in _CLONE_NAMESPACES:
+    add(seccomp.ALLOW, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, sum(CLONE_NAMESPACES), 0))
+    for flag in CLONE_NAMESPACES:
         add(seccomp.ERRNO(errno.EPERM), "clone", seccomp.Arg(0, seccomp.MASKED_EQ, flag, flag))
     for domain in _SOCKET_DOMAINS:
-        action = seccomp.ALLOW if domain == _AF_UNIX else seccomp.ERRNO(errno.ENETUNREACH)
-        add(action, "socket", seccomp.Arg(0, seccomp.MASKED_EQ, _WORD, domain))
-    add(seccomp.ALLOW, "socketpair", seccomp.Arg(0, seccomp.MASKED_EQ, _WORD, _AF_UNIX))
-    for request in _IOCTLS:
-        add(seccomp.ALLOW, "ioctl", seccomp.Arg(1, seccomp.MASKED_EQ, _WORD, request))
-    for persona in (0, _WORD):
-        add(seccomp.ALLOW, "personality", seccomp.Arg(0, seccomp.MASKED_EQ, _WORD, persona))
+        action = seccomp.ALLOW if domain == AF_UNIX else seccomp.ERRNO(errno.ENETUNREACH)
+        add(action, "socket", seccomp.Arg(0, seccomp.MASKED_EQ, WORD, domain))
+    add(seccomp.ALLOW, "socketpair", seccomp.Arg(0, seccomp.MASKED_EQ, WORD, AF_UNIX))
+    for request in IOCTLS:
+        add(seccomp.ALLOW, "ioctl", seccomp.Arg(1, seccomp.MASKED_EQ, WORD, request))
+    for persona in (0, WORD):
+        add(seccomp.ALLOW, "personality", seccomp.Arg(0, seccomp.MASKED_EQ, WORD, persona))
 
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)

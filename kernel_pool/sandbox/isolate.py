@@ -27,7 +27,7 @@ _NOTHING = "/var/tmp"  # noqa: S108 in the sandbox's read-only root, empty; an e
 _SCRATCH = "/mnt"
 
 #: What a kernel may see in /proc beside its own processes; everything else there is about the machine.
-_PROC_SHOWN = frozenset(
+PROC_SHOWN = frozenset(
     ("self", "thread-self", "mounts", "net", "sys", "cpuinfo", "meminfo", "stat", "uptime", "loadavg", "version")
 )
 
@@ -86,7 +86,7 @@ def _mount_proc() -> int:
     linux.mount("proc", "/proc", "proc", _MOUNT_FLAGS | linux.MS_NOEXEC)
     settings = os.open("/proc/sys/user", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() and entry.name not in _PROC_SHOWN:
+        if not entry.name.isdigit() and entry.name not in PROC_SHOWN:
             nothing = _NOTHING if entry.is_dir() else "/dev/null"
             linux.mount(nothing, entry.path, None, linux.MS_BIND)
     linux.mount("/proc/sys", "/proc/sys", None, linux.MS_BIND)
