@@ -21,7 +21,7 @@ from kernel_pool.process import KernelProcess, pid_of
 from kernel_pool.runtime_dir import RuntimeDir
 from kernel_pool.template_client import Packets, TemplateClient
 from kernel_pool.types import PoolConfig, StartFailed
-from kernel_pool.watch import anonymous_bytes
+from kernel_pool.watch import baseline_bytes
 
 
 class LocalPlace:
@@ -134,7 +134,7 @@ class LocalPlace:
                 uid=uid,
                 limits=self._config.limits,
                 exited=asyncio.get_running_loop().create_future(),
-                baseline=anonymous_bytes(proc),
+                baseline=baseline_bytes(proc),
             )
         except BaseException:
             if pidfd >= 0:

@@ -32,7 +32,7 @@ class KernelProcess:
     uid: int | None
     limits: Limits
     exited: asyncio.Future[Exit]
-    #: Anonymous memory when it was ready, bytes: nearly all of it shared with its template.
+    #: What it held when it was ready, bytes as the memory watcher counts: nearly all of it shared with its template.
     baseline: int
     #: Whether the memory watcher last saw it with its memory all but used up.
     memory_full: bool = field(default=False, init=False)

@@ -1,7 +1,8 @@
 """The memory watcher: what all processes of a kernel hold together, which no resource limit bounds.
 
 RLIMIT_DATA stops one process that asks for too much, with a MemoryError that the cell sees. It does not count shared
-memory, and counts each process for itself; for these the watcher looks from outside and the kernel is killed.
+memory, nor what the system itself holds for a process (page tables, sockets' queues), and counts each process for
+itself; for these the watcher looks from outside and the kernel is killed.
 
 What a kernel shares with its template (copy-on-write) is counted up to the template's own size and no further, so
 that a process cannot hide memory by letting go of what it inherited. proc(5) names the fields.
@@ -19,6 +20,10 @@ from kernel_pool.types import Exit, ExitReason
 
 _MIB = 1024 * 1024
 _KIB = 1024
+#: Counted for every socket: what its queue can hold at most, which cannot be read from outside (socket(7), wmem_max).
+_SOCKET_BYTES = 416 * _KIB
+#: Memory of one process that counts, and the page tables for it.
+_RESIDENT = ("RssAnon:", "RssShmem:", "VmSwap:", "VmPTE:")
 #: By how much a kernel may be over before it is killed: MemoryError is the better end, so that limit comes first.
 _MARGIN_MB = 24
 
@@ -78,20 +83,30 @@ def measure(proc: int, memory_mb: int, baseline: int) -> MemoryUse:
     pages several times, are above the limit. What cannot be read counts in full.
     """
     limit = memory_mb * _MIB
-    resident = {pid: _fields(proc, f"{pid}/status", ("RssAnon:", "RssShmem:", "VmSwap:")) or 0 for pid in _pids(proc)}
-    use = MemoryUse(max(0, sum(resident.values()) - baseline), limit, len(resident))
+    upper = {pid: _fields(proc, f"{pid}/status", _RESIDENT) or 0 for pid in _pids(proc)}
+    queues = _sockets(proc) * _SOCKET_BYTES
+    use = MemoryUse(max(0, sum(upper.values()) + queues - baseline), limit, len(upper))
     if not use.over:
         return use
-    exact = 0
-    for pid, upper in resident.items():
+    exact = queues
+    for pid, most in upper.items():
         proportional = _fields(proc, f"{pid}/smaps_rollup", ("Pss_Anon:", "Pss_Shmem:", "SwapPss:"))
-        exact += upper if proportional is None else proportional
-    return MemoryUse(max(0, exact - baseline), limit, len(resident))
+        exact += most if proportional is None else proportional + (_fields(proc, f"{pid}/status", ("VmPTE:",)) or 0)
+    return MemoryUse(max(0, exact - baseline), limit, len(upper))
 
 
-def anonymous_bytes(proc: int) -> int:
-    """Anonymous memory of a kernel's first process; 0 when it has ended."""
-    return _fields(proc, "1/status", ("RssAnon:",)) or 0
+def baseline_bytes(proc: int) -> int:
+    """What a kernel that has just started holds by the same count."""
+    return (_fields(proc, "1/status", _RESIDENT) or 0) + _sockets(proc) * _SOCKET_BYTES
+
+
+def _sockets(proc: int) -> int:
+    """Sockets of all kinds in the kernel's network namespace, those without a descriptor included."""
+    try:
+        with open(os.open("1/net/sockstat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc), encoding="utf-8") as file:
+            return int(file.readline().split()[2])
+    except (OSError, IndexError, ValueError):
+        return 0  # the kernel has ended
 
 
 def _pids(proc: int) -> list[str]:

@@ -113,6 +113,44 @@ time.sleep(60)
     assert killed_for_memory(await arena.attack(code))
 
 
+async def test_page_tables_count(arena: Arena) -> None:
+    """Reading costs no page of one's own, but a table for every 2 MiB of addresses."""
+    code = """
+import mmap, time
+room = mmap.mmap(-1, 1 << 40, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, prot=mmap.PROT_READ)
+for at in range(0, 1 << 40, 1 << 21):
+    room[at]
+time.sleep(60)
+"""
+    assert killed_for_memory(await arena.attack(code))
+
+
+async def test_what_waits_in_sockets_counts(arena: Arena) -> None:
+    code = """
+import socket, time
+def fill():
+    held = []
+    try:
+        while True:
+            pair = socket.socketpair()
+            pair[0].setblocking(False)
+            held.append(pair)
+            try:
+                while True:
+                    pair[0].send(bytes(1 << 16))
+            except BlockingIOError:
+                pass
+    except OSError:
+        time.sleep(60)
+for _ in range(8):
+    if os.fork() == 0:
+        fill()
+        os._exit(0)
+time.sleep(60)
+"""
+    assert killed_for_memory(await arena.attack(code))
+
+
 @pytest.mark.parametrize(
     ("code", "answer"),
     [
