@@ -147,7 +147,9 @@ async def _start(
 async def _database_url(stack: AsyncExitStack, settings: Settings, data_dir: Path, folder: Path) -> str:
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
-    postgres = EmbeddedPostgres(PostgresConfig(data_dir, folder / "postgres"))
+    limits = settings.database
+    config = PostgresConfig(data_dir, folder / "postgres", limits.uid, limits.start_timeout_s, limits.stop_timeout_s)
+    postgres = EmbeddedPostgres(config)
     url = await postgres.start()
     stack.push_async_callback(postgres.stop)
     return url

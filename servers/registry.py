@@ -161,6 +161,7 @@ def _entry(tool: Tool) -> dict[str, Any]:
         "parameters": [
             {"name": p.name, "required": p.required, "annotation": annotation_of(p.annotation)}
             | ({} if p.required else {"default": p.default})
+            | ({"description": p.description} if p.description else {})
             for p in tool.parameters
         ],
         "returns": annotation_of(tool.returns),

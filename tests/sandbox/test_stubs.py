@@ -43,8 +43,8 @@ def entry(name: str, *parameters: dict[str, Any], returns: str = "Order", doc: s
             "parameters": list(parameters), "returns": returns}  # fmt: skip
 
 
-def parameter(name: str, annotation: str = "str", **default: Any) -> dict[str, Any]:
-    return {"name": name, "required": not default, "annotation": annotation, **default}
+def parameter(name: str, annotation: str = "str", **more: Any) -> dict[str, Any]:
+    return {"name": name, "required": "default" not in more, "annotation": annotation, **more}
 
 
 def index(*tools: dict[str, Any], pyi: str = PYI) -> bytes:
@@ -60,7 +60,12 @@ def index(*tools: dict[str, Any], pyi: str = PYI) -> bytes:
 
 TOOLS = (
     entry("lookup_order", parameter("order_id", "int | str"), parameter("full", "bool", default=True)),
-    entry("cancel_order", parameter("order_id"), parameter("reason", 'Literal["a", "b"]', default="a"), returns="str"),
+    entry(
+        "cancel_order",
+        parameter("order_id", description="as the customer wrote it"),
+        parameter("reason", 'Literal["a", "b"]', default="a"),
+        returns="str",
+    ),
     entry("everything", returns="list[Order]", doc="All.\n\nReally\x1b[31m all: \u202eno\u202c."),
 )
 
@@ -118,6 +123,7 @@ def test_help_shows_signature_effect_and_description(run: Run) -> None:
     assert "in module servers.shop" in shown
     assert 'cancel_order(*, order_id: str, reason: Literal["a", "b"] = \'a\') -> str' in shown
     assert "[read] One order." in shown
+    assert "order_id: as the customer wrote it" in shown
 
 
 def test_the_signature_is_a_real_one(run: Run) -> None:
