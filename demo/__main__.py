@@ -41,7 +41,13 @@ def _epilogue(results: Results, screen: Screen, data_dir: Path) -> None:
     screen.say(f"\n{matched} of {len(results.tasks)} tasks left the shop as the reference does.")
     first = Path(results.tasks[0].transcript).stem
     screen.say(f"Transcripts (notebooks, open in Jupyter): {results.transcripts}")
-    screen.say(f"Open one here: omniops transcripts show {first} --data-dir {data_dir}")
+    screen.say(f"Open one here: {_omniops()} transcripts show {first} --data-dir {data_dir}")
+
+
+def _omniops() -> str:
+    """The product's command, as it can be typed from here."""
+    script = Path(sys.executable).with_name("omniops")
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
 def _options() -> argparse.Namespace:
