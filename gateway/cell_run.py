@@ -8,7 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.envelope import VARIABLES, plain, shown
+from gateway.envelope import VARIABLES, shown
+from gateway.transcripts.clean import plain
 from gateway.types import Event, EventSink
 from kernel_pool.pool import Kernel
 from kernel_pool.sandbox.namespace import EXPRESSION

@@ -171,3 +171,7 @@ def _client(data_dir: Path | None, url: str | None, token: str | None, *, silenc
     if token is None:
         raise ClientError("--url needs the gateway's access token: --token, or OMNIOPS_CLIENT__TOKEN.")
     return GatewayClient(url, token, read_timeout_s=silence_s)
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from gateway.tokens import count_text
-from gateway.transcripts.clean import clean_text
+from gateway.transcripts.clean import plain
 from gateway.types import CallRecord
 from kernel_pool.types import CellError, CellResult
 
@@ -37,8 +37,6 @@ _LABEL = 8
 #: What a label, its indentation and line end cost at most.
 _LABEL_TOKENS = 6
 
-_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-Z\\-_]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FRAME = re.compile(r"^\s*Cell In\[(\d+)\], line (\d+)(?:, in (.*))?$")
 _ARROW = re.compile(r"^-+> \d+ ?(.*)$")
 _SHOWN_NAME = re.compile(r"^(?:print\()?([A-Za-z_]\w*)\)?;?$")
@@ -125,14 +123,6 @@ def _head(index: int, result: CellResult, calls: Sequence[CallRecord]) -> str:
     ]
     counts += [f"{failed} failed"] if failed else []
     return "   ".join([f"status: {result.status}", f"cell: {index}", f"{ms:.0f} ms", ", ".join(counts)]).rstrip()
-
-
-def plain(text: str) -> str:
-    """Without terminal colours, control characters, and what a progress bar has overwritten."""
-    text = _ANSI.sub("", clean_text(text)).replace("\r\n", "\n")
-    if "\r" in text:
-        text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
-    return _CONTROL.sub("", text)
 
 
 def _printed(outputs: Sequence[Mapping[str, Any]]) -> str:

@@ -7,7 +7,9 @@ until `restore` leases a new one and runs the finished cells again, their tool c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -32,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 #: Envelopes of cells with more output than this are made in a thread, bytes.
 _THREAD_BYTES = 20_000
+#: Time between two interrupts of a cell that does not stop.
+_INTERRUPT_EVERY_S = 0.5
 #: Time between two looks for idle sessions.
 _REAP_EVERY_S = 30.0
 _TITLE_CHARS = 200
@@ -50,8 +54,10 @@ class _Live:
     #: Why the kernel is gone; "" while there is one, or before there was one.
     lost: str = ""
     over: bool = False
-    #: Cells that run or wait, and when the last one ended (loop time).
-    queued: int = 0
+    #: An event for each cell that runs or waits, in order; set at its end.
+    cells: deque[asyncio.Event] = field(default_factory=deque)
+    #: The kernel works on the first of them; and when the last one ended (loop time).
+    executing: bool = False
     used: float = 0.0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -143,8 +149,8 @@ class Sessions:
         """
         code, deadline = self._checked(code, cell_id, deadline_s)
         live = await self._find(session)
-        if live.queued > self._settings.queue:
-            raise SessionBusy(session, live.queued)
+        if len(live.cells) > self._settings.queue:
+            raise SessionBusy(session, len(live.cells))
 
         async def body() -> CellRun:
             async with live.lock:
@@ -187,15 +193,23 @@ class Sessions:
         return None if live is None else live.kernel
 
     async def interrupt(self, session: str) -> bool:
-        """Interrupt the running cell; False where none runs. Raises SessionNotFound, SessionEnded."""
+        """Interrupt the cell that runs or is about to. True when it has ended; False where none was, or it goes on.
+
+        Raises:
+            SessionNotFound, SessionEnded
+        """
         live = await self._find(session)
-        if live.kernel is None or not live.lock.locked():
+        if not live.cells:
             return False
-        try:
-            await live.kernel.interrupt()
-        except KernelGone:
-            return False
-        return True
+        current = live.cells[0]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.interrupt_grace_s):
+                # again and again: an interrupt that comes before the cell has begun is lost, and code may catch one
+                while not current.is_set():
+                    await _interrupt(live.kernel if live.executing else None)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(current.wait(), _INTERRUPT_EVERY_S if live.executing else 0.02)
+        return current.is_set()
 
     async def end(self, session: str) -> None:
         """End the session and its kernel; a running cell ends with it. Safe to call again. Raises SessionNotFound."""
@@ -247,7 +261,7 @@ class Sessions:
             await asyncio.sleep(min(_REAP_EVERY_S, idle_s))
             now = asyncio.get_running_loop().time()
             for live in list(self._live.values()):
-                if live.kernel is not None and not live.queued and now - live.used > idle_s:
+                if live.kernel is not None and not live.cells and now - live.used > idle_s:
                     async with live.lock:
                         await self._lose(live, f"it was not used for {idle_s:g} s")
 
@@ -370,12 +384,13 @@ class Sessions:
         session, kernel = live.grant.session, live.kernel
         if kernel is None:
             raise SessionLost(session, live.lost)
-        await self._rows.begin_cell(session, cell)
+        await asyncio.gather(self._rows.begin_cell(session, cell), self._broker.begin_cell(session, cell.id))
         stream = OutputStream(sink, self._redact)
-        await self._broker.begin_cell(session, cell.id)
+        live.executing = True
         try:
             result = await execute_cell(kernel, cell.code, cell.id, deadline_s, stream)
         finally:
+            live.executing = False
             calls = await self._broker.end_cell(session)
             await stream.close()
             live.used = asyncio.get_running_loop().time()
@@ -390,8 +405,7 @@ class Sessions:
             envelope=envelope.text,
             envelope_tokens=envelope.tokens,
         )
-        await self._rows.end_cell(session, cell.id, result.status)
-        await live.transcript.add(run)
+        await asyncio.gather(self._rows.end_cell(session, cell.id, result.status), live.transcript.add(run))
         if result.state_lost and not live.over:
             await self._lose(live, result.exit.detail if result.exit else result.reason)
         return run
@@ -405,15 +419,23 @@ class Sessions:
 
     async def _queue(self, live: _Live, body: Coroutine[Any, Any, T]) -> T:
         """Run to the end, whether or not the caller waits for it."""
-        live.queued += 1
+        over = asyncio.Event()
+        live.cells.append(over)
         task = asyncio.create_task(body)
         self._tasks.add(task)
 
         def done(task: asyncio.Task[T]) -> None:
-            live.queued -= 1
+            over.set()
+            live.cells.remove(over)
             self._tasks.discard(task)
             if not task.cancelled() and task.exception() is not None:
                 log.debug("cell did not run", session=live.grant.session, error=str(task.exception()))
 
         task.add_done_callback(done)
         return await asyncio.shield(task)
+
+
+async def _interrupt(kernel: Kernel | None) -> None:
+    if kernel is not None:
+        with contextlib.suppress(KernelGone):
+            await kernel.interrupt()

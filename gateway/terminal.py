@@ -11,7 +11,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from gateway.envelope import plain
+from gateway.transcripts.clean import plain
 from gateway.transcripts.notebook import Node, unquoted
 from gateway.transcripts.store import Summary
 from gateway.types import Event

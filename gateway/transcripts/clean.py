@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ Json = Any
 _DEPTH = 64
 _SAFE_INT = 2**53 - 1
 _JSON_MIMES = "application/json"
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-Z\\-_]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def clean_text(text: str) -> str:
@@ -21,6 +24,14 @@ def clean_text(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def plain(text: str) -> str:
+    """Without terminal colours, control characters, and what a progress bar has overwritten."""
+    text = _ANSI.sub("", clean_text(text)).replace("\r\n", "\n")
+    if "\r" in text:
+        text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    return _CONTROL.sub("", text)
 
 
 def clean_json(value: object, redact: Callable[[str], str] = str, depth: int = _DEPTH) -> Json:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
-from gateway.envelope import VARIABLES, cell_lines, make_envelope, plain, share_out
+from gateway.envelope import VARIABLES, cell_lines, make_envelope, share_out
 from gateway.tokens import count_text
+from gateway.transcripts.clean import plain
 from gateway.types import CallRecord
 from kernel_pool.types import CellError, CellResult, Exit, ExitReason
 
