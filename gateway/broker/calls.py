@@ -79,6 +79,8 @@ class _Flight:
     task: asyncio.Task[Outcome]
     effect: str
     waiting: int = 0
+    #: A read that was cancelled and is about to end: nobody joins it any more.
+    given_up: bool = False
 
 
 class Calls:
@@ -185,7 +187,8 @@ class Calls:
 
     async def _join(self, call: _Call) -> Outcome:
         """Start the call, or join it where it is under way from an earlier run of the cell."""
-        flight = self._flights.get(call.key)
+        while (flight := self._flights.get(call.key)) is not None and flight.given_up:
+            await asyncio.wait([flight.task])
         joined = flight is not None
         if flight is None:
             flight = self._flights[call.key] = _Flight(asyncio.create_task(self._run(call)), call.tool.effect)
@@ -199,6 +202,7 @@ class Calls:
             if task is None or not task.cancelling():
                 raise UpstreamError(f"{call.tool.name}: the gateway is stopping.", tool=call.key.tool) from None
             if flight.waiting == 1 and flight.effect == "read":
+                flight.given_up = True
                 flight.task.cancel()
             raise
         finally:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import stat
 from pathlib import Path
 from typing import TypeVar
 
@@ -217,15 +218,15 @@ def _decode(decoder: msgspec.msgpack.Decoder[Frame], body: bytes) -> Frame:
 
 
 def _listen(path: Path) -> socket.socket:
-    """A socket that the folder's owner alone can reach: as root, the user id that the kernel runs as."""
+    """A socket that the kernel alone can reach: the folder belongs to its user or, in a container, to its group."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     try:
         listener.bind(str(path))
-        path.chmod(0o600)
+        folder = path.parent.stat()
+        path.chmod(0o660 if folder.st_mode & stat.S_IXGRP else 0o600)
         if os.geteuid() == 0:
-            owner = path.parent.stat()
-            os.chown(path, owner.st_uid, owner.st_gid)
+            os.chown(path, folder.st_uid, folder.st_gid)
         listener.listen(8)
     except BaseException:
         listener.close()

@@ -36,6 +36,8 @@ class ToolFinder:
         self._index = index
         self._client = client
         self._errors = _make_errors(index.errors)
+        for server in index.servers:
+            _ = server.by_name  # made once before the fork, not by every kernel's first import
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Raises ImportError, with the likely name, for what `servers` does not have."""

@@ -189,6 +189,20 @@ async def test_a_cancelled_read_is_given_up_and_made_anew_by_the_rerun(world: Wo
     assert await call(client, "wait_and_look", gate="g") == {"name": "g", "total": 0}
 
 
+async def test_a_rerun_does_not_join_a_read_that_is_being_cancelled(world: World) -> None:
+    grant = await world.session()
+    await world.broker.begin_cell("s1", "c1")
+    first = asyncio.create_task(world.broker.call(grant, "counting.wait_and_look", {"gate": "g"}))
+    await begun("g")
+    open_gate("g")
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await world.rerun()
+    again = await world.broker.call(grant, "counting.wait_and_look", {"gate": "g"})
+    assert again == {"name": "g", "total": 0}
+
+
 async def test_a_cancelled_write_goes_on_and_is_journaled(world: World, call: Any) -> None:
     client = await world.armed()
     _, writer = await raw_call(world, "wait_and_add", b'{"gate": "g"}')
