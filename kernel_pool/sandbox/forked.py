@@ -188,6 +188,7 @@ class ForkedKernel(IPythonKernel):
 
     async def do_execute(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run a cell. An interrupt that comes too late for IPython to catch still gets a reply."""
+        self.shell.forget_transformed()
         try:
             reply: dict[str, Any] = await super().do_execute(*args, **kwargs)
             return reply
@@ -196,6 +197,8 @@ class ForkedKernel(IPythonKernel):
             self.send_response(self.iopub_socket, "error", error, ident=self._topic("error"))
             return {"status": "error", "execution_count": self.execution_count - 1, "user_expressions": {}, **error}
         finally:
+            if self.session.forked:
+                os._exit(0)  # the cell called os.fork() and this is the child: the channels are its parent's
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self.capture.drain()
 

@@ -49,5 +49,9 @@ def reseed() -> None:
 def environment(home: str) -> None:
     """Replace the environment by that of a kernel whose home folder is `home`."""
     kept = {name: os.environ[name] for name in _KEEP if name in os.environ}
+    values = {**_KERNEL, **kept, "HOME": home, "USER": "kernel", "LOGNAME": "kernel"}
+    python = os.path.dirname(sys.executable)
+    if python not in values["PATH"].split(":"):
+        values["PATH"] = f"{python}:{values['PATH']}"
     os.environ.clear()
-    os.environ.update({**_KERNEL, **kept, "HOME": home, "USER": "kernel", "LOGNAME": "kernel"})
+    os.environ.update(values)

@@ -95,6 +95,7 @@ class WarmKernel:
         app.init_pdb()
         app.init_shell()
         app.patch_io()
+        kernel.shell.extension_manager.load_extension("storemagic")  # the one that IPython loads by default
         for part in (kernel.shell.displayhook, kernel.shell.display_pub):
             part.pub_socket = _Nowhere()
         kernel.iopub_socket = _Nowhere()

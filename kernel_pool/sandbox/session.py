@@ -138,6 +138,12 @@ def bounded(msg_type: str, content: dict[str, Any], packed: bytes) -> bytes:
     return pack({**status, "status": "error", "ename": "ValueError", "evalue": evalue, "traceback": []})
 
 
+def _tell_unshown(msg_type: str) -> None:
+    """In a forked child: what is printed there is shown, but an output of other kinds has no way out."""
+    if msg_type in ("display_data", "update_display_data", "error"):
+        os.write(2, f"[{msg_type} of a forked process is not shown; print it]\n".encode())
+
+
 class KernelSession(Session):
     """The session of one forked kernel: `renew` gives it the identity and key that are this kernel's own."""
 
@@ -204,7 +210,10 @@ class KernelSession(Session):
             message = self.msg(msg_or_type, content, parent, header, metadata)
         else:
             message = msg_or_type
-        if self.forked or stream is None:
+        if self.forked:
+            _tell_unshown(message["msg_type"])
+            return None
+        if stream is None:
             return None
         parts: list[Any] = self.serialize(message, ident)
         for index, buffer in enumerate(buffers or message.get("buffers") or ()):

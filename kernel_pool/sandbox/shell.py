@@ -53,7 +53,7 @@ class QuickFormatter(DisplayFormatter):
     def _is_stock(self, kind: type, obj: object) -> bool:
         """Whether nobody registered a printer of their own for this type or object."""
         plain = self.formatters["text/plain"]
-        if self.active_types or plain.type_printers.get(kind) is not _type_pprinters.get(kind):
+        if not plain.enabled or plain.type_printers.get(kind) is not _type_pprinters.get(kind):
             return False
         others = [f for f in (*self.formatters.values(), self.ipython_display_formatter, self.mimebundle_formatter)]
         return not any(kind in f.type_printers for f in others if f is not plain) and not any(
@@ -67,8 +67,10 @@ class Shell(ZMQInteractiveShell):
     configurables: list[Any]
     profile_dir: ProfileDir
     payload_manager: Any
+    extension_manager: Any
     displayhook: Any
     display_pub: Any
+    _transformed: tuple[str, str] | None = None
 
     def init_ipython_dir(self, ipython_dir: str | None) -> None:
         """Known only in the child."""
@@ -83,6 +85,16 @@ class Shell(ZMQInteractiveShell):
     def init_display_formatter(self) -> None:
         self.display_formatter = QuickFormatter(parent=self)
         self.configurables.append(self.display_formatter)
+
+    def transform_cell(self, raw_cell: str) -> str:
+        """IPython's transformation, once per cell: ipykernel asks for it, and IPython asks again."""
+        if self._transformed is None or self._transformed[0] != raw_cell:
+            self._transformed = raw_cell, super().transform_cell(raw_cell)
+        return self._transformed[1]
+
+    def forget_transformed(self) -> None:
+        """Before a cell: what an earlier one became says nothing about this one, transformers may have changed."""
+        self._transformed = None
 
     def system_piped(self, cmd: str) -> None:
         """`!command`, its output on descriptors 1 and 2 (a sandbox has no terminals)."""

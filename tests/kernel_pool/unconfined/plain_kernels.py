@@ -115,6 +115,15 @@ def text_of(result: CellResult) -> str:
     return "".join(texts)
 
 
+def streams_of(result: CellResult) -> dict[str, str]:
+    """What a cell wrote to stdout and stderr."""
+    texts = {"stdout": "", "stderr": ""}
+    for output in result.outputs:
+        if output["output_type"] == "stream":
+            texts[output["name"]] += output["text"]
+    return texts
+
+
 @contextlib.asynccontextmanager
 async def plain_kernel(template: PlainTemplate) -> AsyncIterator[PlainKernel]:
     """A kernel that answers; at the end it and its folder are gone."""

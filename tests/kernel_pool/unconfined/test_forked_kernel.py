@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import zmq
 import zmq.asyncio
-from plain_kernels import PlainKernel, PlainTemplate, plain_kernel, text_of
+from plain_kernels import PlainKernel, PlainTemplate, plain_kernel, streams_of, text_of
 
 
 async def test_value_of_the_last_expression_is_the_result(kernel: PlainKernel) -> None:
@@ -57,12 +57,9 @@ ctypes.CDLL(None).printf(b"from C\\n")
 os.system("echo from the shell; echo wrong >&2")
 subprocess.run(["echo", "from a program"])
 None"""
-    result = await kernel.run(code)
-    by_name = {"stdout": "", "stderr": ""}
-    for output in result.outputs:
-        by_name[output["name"]] += output["text"]
-    assert by_name["stderr"] == "wrong\n"
-    assert sorted(by_name["stdout"].splitlines()) == ["from C", "from a program", "from the shell"]
+    written = streams_of(await kernel.run(code))
+    assert written["stderr"] == "wrong\n"
+    assert sorted(written["stdout"].splitlines()) == ["from C", "from a program", "from the shell"]
 
 
 async def test_a_forked_child_prints_into_the_cell(kernel: PlainKernel) -> None:
@@ -73,6 +70,18 @@ with fork.Pool(2) as pool: print(pool.map(abs, [-1, -2]))
 child = fork.Process(target=lambda: print("from the child"))
 child.start(); child.join()"""
     assert set((await kernel.text(code)).splitlines()) == {"[1, 2]", "from the child"}
+
+
+async def test_a_cell_that_forks_goes_on_in_the_parent_only(kernel: PlainKernel) -> None:
+    code = """
+import os
+child = os.fork()
+if child == 0: print("child"); display("unseen")
+else: os.waitpid(child, 0); print("parent")"""
+    written = streams_of(await kernel.run(code))
+    assert written["stdout"].splitlines() == ["child", "parent"]
+    assert written["stderr"] == "[display_data of a forked process is not shown; print it]\n"
+    assert await kernel.text("1 + 1") == "2"
 
 
 async def test_a_thread_prints_into_the_cell(kernel: PlainKernel) -> None:
@@ -114,6 +123,8 @@ async def test_context_variables_stay_from_cell_to_cell(kernel: PlainKernel) -> 
         ("%%bash\necho bash", "bash\n"),
         ("%pwd", None),
         ("%timeit -n1 -r1 pass", None),
+        ("x = 5\n%store x", "Stored 'x' (int)\n"),
+        ("%%python3\nprint(3)", "3\n"),
         ("%%writefile made.py\nX = 5", "Writing made.py\n"),
     ],
 )
