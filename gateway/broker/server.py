@@ -224,7 +224,7 @@ def _listen(path: Path) -> socket.socket:
     try:
         listener.bind(str(path))
         folder = path.parent.stat()
-        path.chmod(0o660 if folder.st_mode & stat.S_IXGRP else 0o600)
+        path.chmod(0o660 if folder.st_mode & (stat.S_IXGRP | stat.S_IXOTH) == stat.S_IXGRP else 0o600)
         if os.geteuid() == 0:
             os.chown(path, folder.st_uid, folder.st_gid)
         listener.listen(8)

@@ -291,6 +291,14 @@ async def test_calls_at_once_are_limited_and_the_others_wait(world: World, call:
     assert len(await asyncio.gather(*calls)) == 3
 
 
+async def test_a_socket_in_a_folder_of_a_group_is_the_groups_too(world: World) -> None:
+    path = world.path("contained")
+    path.parent.chmod(0o750)
+    await world.armed("contained")
+    assert path.stat().st_mode & 0o777 == 0o660
+    assert path.stat().st_gid == path.parent.stat().st_gid
+
+
 async def test_a_socket_is_its_folders_owners_alone_and_goes_with_the_session(world: World, call: Any) -> None:
     client = await world.armed()
     path = world.path()
