@@ -24,7 +24,7 @@ from ipykernel.ipkernel import IPythonKernel
 from tornado import ioloop
 from traitlets import Type
 
-from .iopub import DescriptorCapture, flush_standard_streams
+from .iopub import flush_standard_streams
 from .session import KernelSession, interrupt_cell
 from .shell import Shell
 
@@ -78,7 +78,6 @@ class ForkedKernel(IPythonKernel):
     session: KernelSession
     shell_socket: zmq.Socket[bytes]
     control_socket: zmq.Socket[bytes]
-    capture: DescriptorCapture
 
     @property
     def _supports_kernel_subshells(self) -> bool:
@@ -200,7 +199,6 @@ class ForkedKernel(IPythonKernel):
             if self.session.forked:
                 os._exit(0)  # the cell called os.fork() and this is the child: the channels are its parent's
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            self.capture.drain()
 
     def do_history(self, *args: Any, **which: Any) -> Any:
         """As ipykernel, except that a session asked for by its number is not called 0 in the answer."""

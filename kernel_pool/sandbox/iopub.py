@@ -141,6 +141,8 @@ class KernelStream(OutStream):
         self._iopub = iopub
         self._descriptor = descriptor
         self.pending = 0
+        #: Called first when somebody asks for a flush, as IPython does before it shows a value.
+        self.before_flush: Callable[[], None] = lambda: None
 
     def fileno(self) -> int:
         return self._descriptor
@@ -163,8 +165,9 @@ class KernelStream(OutStream):
         return len(string)
 
     def flush(self) -> None:
-        if self.pending:
-            self._flush()
+        if not self._iopub.session.forked:
+            self.before_flush()
+            self.flush_if_any()
 
     def flush_if_any(self) -> bool:
         """Flush what waits; whether there was any."""
@@ -221,7 +224,7 @@ class DescriptorCapture:
         return source
 
     def drain(self) -> None:
-        """Bring what was written so far into the streams, C's own buffer included. Call when a cell ends."""
+        """Bring what was written so far into the streams, C's own buffer included."""
         self._fflush(self._stdout)
         for source in self._sources:
             self._read(source)

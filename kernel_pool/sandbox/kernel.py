@@ -170,7 +170,7 @@ class WarmKernel:
         os.dup2(null, 0)
         os.close(null)
         streams = [KernelStream(kernel.session, iopub, *it) for it in (("stdout", 1), ("stderr", 2))]
-        kernel.capture = DescriptorCapture(streams, loop)
+        streams[0].before_flush = DescriptorCapture(streams, loop).drain
         iopub.attach(streams)
         sys.stdout, sys.stderr = streams
         kernel._stdout, kernel._stderr = streams

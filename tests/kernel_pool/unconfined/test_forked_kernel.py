@@ -62,6 +62,11 @@ None"""
     assert sorted(written["stdout"].splitlines()) == ["from C", "from a program", "from the shell"]
 
 
+async def test_what_a_program_wrote_comes_before_the_value_that_follows(kernel: PlainKernel) -> None:
+    result = await kernel.run("import os; os.system('echo first')")
+    assert [o["output_type"] for o in result.outputs] == ["stream", "execute_result"]
+
+
 async def test_a_forked_child_prints_into_the_cell(kernel: PlainKernel) -> None:
     code = """
 import multiprocessing
