@@ -164,7 +164,7 @@ class Sessions:
         """A new kernel for the session, with the variables that its cells had made; those runs.
 
         Cells that ended by themselves, well or with an error, run again in order. One that was interrupted, or whose
-        kernel died, does not: run it again by its id.
+        kernel died, does not: run it again by its id. What they changed is not changed again, nor anything new.
 
         Raises:
             SessionNotFound, SessionEnded, KernelPoolError
@@ -180,7 +180,7 @@ class Sessions:
                 runs: list[CellRun] = []
                 for cell in await self._rows.cells(session):
                     if cell.status in ("ok", "error") and live.kernel is not None:
-                        runs.append(await self._run(live, cell, self._settings.deadline_s, None))
+                        runs.append(await self._run(live, cell, self._settings.deadline_s, None, replay=True))
                 if live.kernel is not None:
                     await self._set_state(live, "live")
                 return tuple(runs)
@@ -262,8 +262,7 @@ class Sessions:
             now = asyncio.get_running_loop().time()
             for live in list(self._live.values()):
                 if live.kernel is not None and not live.cells and now - live.used > idle_s:
-                    async with live.lock:
-                        await self._lose(live, f"it was not used for {idle_s:g} s")
+                    await self._take_idle(live, idle_s)
 
     async def close(self, grace_s: float) -> None:
         """Let running cells end for `grace_s` seconds, then end every kernel."""
@@ -339,6 +338,14 @@ class Sessions:
         live.kernel, live.lost = kernel, ""
         live.used = asyncio.get_running_loop().time()
 
+    async def _take_idle(self, live: _Live, idle_s: float) -> None:
+        try:
+            async with live.lock:
+                if not live.cells and not live.over:
+                    await self._lose(live, f"it was not used for {idle_s:g} s")
+        except Exception as error:  # noqa: BLE001 - one session's trouble must not end the watch over the others
+            log.error("an idle kernel could not be taken", session=live.grant.session, error=str(error))
+
     async def _lose(self, live: _Live, why: str) -> None:
         await self._drop_kernel(live)
         await self._broker.disarm(live.grant.session)
@@ -379,12 +386,15 @@ class Sessions:
         index, live.next_index = live.next_index, live.next_index + 1
         return CellRow(id=cell_id or uuid.uuid4().hex[:16], index=index, code=code, status="running")
 
-    async def _run(self, live: _Live, cell: CellRow, deadline_s: float, sink: EventSink | None) -> CellRun:
+    async def _run(
+        self, live: _Live, cell: CellRow, deadline_s: float, sink: EventSink | None, *, replay: bool = False
+    ) -> CellRun:
         """One cell in a kernel that is there, from its row to its place in the transcript."""
         session, kernel = live.grant.session, live.kernel
         if kernel is None:
             raise SessionLost(session, live.lost)
-        await asyncio.gather(self._rows.begin_cell(session, cell), self._broker.begin_cell(session, cell.id))
+        await self._rows.begin_cell(session, cell)
+        await self._broker.begin_cell(session, cell.id, replay=replay)
         stream = OutputStream(sink, self._redact)
         live.executing = True
         try:

@@ -47,9 +47,12 @@ class Broker:
         await self._shut(session)
         self._calls.forget(session)
 
-    async def begin_cell(self, session: str, cell: str) -> None:
-        """Calls of the session are allowed from now on, and journaled under `cell`. The session's row must exist."""
-        await self._calls.begin(session, cell)
+    async def begin_cell(self, session: str, cell: str, *, replay: bool = False) -> None:
+        """Calls of the session are allowed from now on, and journaled under `cell`. The session's row must exist.
+
+        With `replay` (a session is restored) the cell gets its earlier calls' outcomes, and may make no new write.
+        """
+        await self._calls.begin(session, cell, replay=replay)
 
     async def end_cell(self, session: str) -> tuple[CallRecord, ...]:
         """Calls are refused from now on. The calls of this run of the cell, in order, with those that were refused."""

@@ -103,15 +103,15 @@ class Calls:
         self._sessions: dict[str, Session] = {}
         self._flights: dict[CallKey, _Flight] = {}
 
-    async def begin(self, session: str, cell: str) -> None:
-        """From now on the session's calls belong to this run of this cell."""
+    async def begin(self, session: str, cell: str, *, replay: bool = False) -> None:
+        """From now on the session's calls belong to this run of this cell. With `replay` it makes no new write."""
         known = self._sessions.get(session)
         if known is None:
             budget = SessionBudget(await self._journal.count(session))
             slots = asyncio.Semaphore(self._settings.concurrent_calls)
             known = self._sessions.setdefault(session, Session(budget, slots))
         known.over = False
-        known.cell = Cell(cell, CellBudget(self._settings, known.budget))
+        known.cell = Cell(cell, CellBudget(self._settings, known.budget), replay=replay)
 
     async def end(self, session: str) -> tuple[CallRecord, ...]:
         """No calls any more. Waits a little for writes under way; what is not over by then is "executing"."""
@@ -222,10 +222,22 @@ class Calls:
                 if row.settled:
                     return self._replayed(call, row)
                 call.session.budget.calls += row.fresh
+                if call.cell.replay and row.fresh and call.tool.effect != "read":
+                    return self._new_in_replay(call)
                 return await self._perform(call, row)
             except Exception as error:  # noqa: BLE001 - the journal's own failures end here, with an answer and a log entry
                 body = self.error_body(error, call.key.tool)
                 return Outcome(msgspec.structs.replace(call.record("unknown"), error=body), error=body)
+
+    def _new_in_replay(self, call: _Call) -> Outcome:
+        """A cell that ran before asks for a write that is new. The journal keeps it as decided: it never went out."""
+        error = ToolDenied(
+            f"{call.tool.name}: the session is being restored, and this cell did not make this change before, so it is "
+            "not made now.",
+            hint="Time or chance may have led to other arguments. Look at the state, then decide in a new cell.",
+        )
+        body = self.error_body(error, call.key.tool)
+        return Outcome(msgspec.structs.replace(call.record("decided"), error=body), error=body)
 
     def _replayed(self, call: _Call, row: Row) -> Outcome:
         record = msgspec.structs.replace(

@@ -18,8 +18,10 @@ from .policy import CellBudget, SessionBudget
 class Cell:
     """One run of one cell: counts occurrences of equal calls and keeps the record of every call."""
 
-    def __init__(self, id: str, budget: CellBudget) -> None:
+    def __init__(self, id: str, budget: CellBudget, *, replay: bool = False) -> None:
+        """`replay`: the cell runs again for its variables only; writes that are new to the journal are refused."""
         self.id = id
+        self.replay = replay
         self.budget = budget
         self._seen: Counter[tuple[str, str]] = Counter()
         self._unsettled: defaultdict[tuple[str, str], list[int]] = defaultdict(list)

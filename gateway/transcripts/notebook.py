@@ -152,12 +152,20 @@ def _direct(step: DirectStep, redact: Redact) -> Node:
                 "calls": calls,
             },
         },
-        "outputs": [
-            {"output_type": "stream", "name": "stdout", "text": _dump(clean_json(call.result, redact))[:_RESULT_CHARS]}
-            for call in step.calls
-            if call.error is None
-        ],
+        "outputs": [_answer(call, redact) for call in step.calls],
     }
+
+
+def _answer(call: CallRecord, redact: Redact) -> Node:
+    """What a direct call came to, as an output."""
+    if call.error is None:
+        return {
+            "output_type": "stream",
+            "name": "stdout",
+            "text": _dump(clean_json(call.result, redact))[:_RESULT_CHARS],
+        }
+    text = redact(clean_text(f"{call.error.get('type')}: {call.error.get('message')}"))
+    return {"output_type": "stream", "name": "stderr", "text": text[:_RESULT_CHARS]}
 
 
 def _said(said: Said, redact: Redact) -> Node:

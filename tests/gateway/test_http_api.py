@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from gateway_world import ServedGateway, environment, notebook_of, omniops, own_database, scripted_model, served
+from gateway_world import ServedGateway, environment, notebook_of, own_database, scripted_model, served
 from httpx_sse import connect_sse
 
 from demo.model.script import Script, Step
@@ -283,38 +282,3 @@ def test_transcripts_are_listed_and_read(http: httpx.Client, session: str) -> No
         answer = http.get(path)
         assert answer.headers["content-type"] == "application/x-ipynb+json"
         assert answer.json()["nbformat_minor"] == 5
-
-
-# -- killed --
-
-
-def test_a_killed_gateway_leaves_its_transcript_and_the_next_one_goes_on(
-    postgres: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    data = tmp_path_factory.mktemp("killed") / "data"
-    data.mkdir(mode=0o700)
-    with own_database(postgres) as url:
-        with served(data, environment(url)) as first, first.client() as http:
-            session = http.post("/v1/sessions", json={"tenant": "shop"}).json()["id"]
-            for number in range(3):
-                http.post(f"/v1/sessions/{session}/cells", json={"code": f"x = {number}"})
-            first.process.kill()
-            first.process.wait()
-            assert [cell.source for cell in notebook_of(data, session).cells] == ["x = 0", "x = 1", "x = 2"]
-        with served(data, environment(url)) as second, second.client() as http:
-            found = http.get(f"/v1/sessions/{session}").json()
-            assert (found["state"], found["reason"]) == ("lost", "the gateway was restarted")
-            http.post(f"/v1/sessions/{session}/restore")
-            assert "value:  2" in http.post(f"/v1/sessions/{session}/cells", json={"code": "x"}).json()["envelope"]
-            assert len(notebook_of(data, session).cells) == 4
-
-
-def test_a_port_that_is_taken_is_said(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    data = tmp_path_factory.mktemp("port") / "data"
-    data.mkdir(mode=0o700)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        done = omniops("serve", "--port", port, "--data-dir", str(data), env=environment(), cwd=data.parent)
-    assert done.returncode == 1
-    assert f"Port {port} of 127.0.0.1 cannot be listened on: Address already in use" in done.stderr
-    assert "Traceback" not in done.stderr
