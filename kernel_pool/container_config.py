@@ -17,8 +17,10 @@ Runtime = Literal["runc", "runsc"]
 
 _MIB = 1024 * 1024
 
-#: What a container needs beside what a kernel may use: interpreter, libraries, with gVisor its own kernel. MiB.
-_OVERHEAD_MB: dict[Runtime, int] = {"runc": 192, "runsc": 448}
+#: Room for a container whose need is not known yet, MiB.
+_FIRST_MB = 1024
+#: What a container may have on top of what it had when it was ready and what its kernel may use. MiB.
+_SPARE_MB: dict[Runtime, int] = {"runc": 24, "runsc": 96}
 #: Processes beside the kernel's. gVisor's own threads and one tracee per address space count against the limit.
 _EXTRA_PIDS: dict[Runtime, int] = {"runc": 8, "runsc": 256}
 
@@ -81,9 +83,15 @@ def container_config(
     ipc: Path,
     files: Path,
     labels: dict[str, str],
+    baseline: int | None,
 ) -> dict[str, Any]:
-    """The container of one kernel. `user`: user and group id; `ipc`, `files`: folders of the host that it sees."""
-    memory = (limits.memory_mb + limits.disk_mb + _OVERHEAD_MB[docker.runtime]) * _MIB
+    """The container of one kernel.
+
+    `user`: user and group id. `ipc`, `files`: folders of the host that it sees. `baseline`: bytes that such a
+    container has when its kernel is ready; None for the first, by which that is found out.
+    """
+    needed = _FIRST_MB * _MIB if baseline is None else baseline + _SPARE_MB[docker.runtime] * _MIB
+    memory = needed + (limits.memory_mb + limits.disk_mb) * _MIB
     uid, gid = user
     tmpfs = f"rw,nosuid,nodev,size={limits.disk_mb}m,nr_inodes={limits.disk_mb * 256}"
     return {

@@ -28,11 +28,12 @@ from kernel_pool.door import Door
 from kernel_pool.place import Process
 from kernel_pool.runtime_dir import RuntimeDir
 from kernel_pool.seccomp import compile_filter
-from kernel_pool.types import IsolationUnavailable, PoolConfig, StartFailed
+from kernel_pool.types import Exit, ExitReason, IsolationUnavailable, PoolConfig, StartFailed
 
 _OWNER = "omniops.runtime"
 _KERNEL = "omniops.kernel"
 _INSTALL = "docker/setup-debian installs what is needed on Debian; docker/build-image makes the image."
+_TRIAL = Exit(ExitReason.SHUTDOWN, "the trial is over")
 _DAEMON_TIMEOUT_S = 10.0
 _RETRY_S = 1.0
 _USUAL_ADDRESS = "unix:///var/run/docker.sock"
@@ -52,11 +53,11 @@ class DockerPlace:
         self._kernels: dict[str, ContainerKernel] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._uids: set[int] = set()
-        self._first: ContainerKernel | None = None
+        self._baseline: int | None = None
         self._seccomp = b""
 
     async def start(self) -> None:
-        """Check daemon, runtime and image, remove what a crashed gateway left, and try a first kernel.
+        """Check daemon, runtime and image, remove what a crashed gateway left; try and measure a first container.
 
         Raises IsolationUnavailable with what is missing and the command that brings it, or StartFailed.
         """
@@ -67,16 +68,13 @@ class DockerPlace:
             await self._remove_leftovers(client)
             await asyncio.to_thread(self._runtime.open, self._config.files)
             self._watcher = asyncio.create_task(self._watch_memory(client))
-            self._first = await self.spawn()
+            self._baseline = await self._measure_one()
         except BaseException:
             await self.close()
             raise
 
     async def spawn(self) -> ContainerKernel:
         """Start a container and wait until its kernel serves its channels. Raises StartFailed."""
-        first, self._first = self._first, None
-        if first is not None and not first.exited.done():
-            return first
         if self._client is None:
             raise StartFailed("the pool is closed")
         kernel = secrets.token_hex(6)
@@ -113,6 +111,18 @@ class DockerPlace:
             await self._remove(kernel, None)
         await client.close()
         await asyncio.to_thread(self._runtime.close)
+
+    async def _measure_one(self) -> int:
+        """Bytes of memory that a container has whose kernel is ready: what comes on top is the kernel's own."""
+        process = await self.spawn()
+        try:
+            samples = process.container.stats(stream=True)
+            return _memory_of(await anext(samples))
+        except (*DockerTrouble, KeyError, StopAsyncIteration) as error:
+            raise StartFailed(f"Docker does not tell a container's memory: {_words(error)}") from error
+        finally:
+            await process.kill(_TRIAL)
+            await self.discard(process)
 
     async def _start_kernel(self, client: aiodocker.Docker, kernel: str, uid: int) -> ContainerKernel:
         # an ordinary user can give folders to groups of its own only
@@ -154,6 +164,7 @@ class DockerPlace:
             ipc=directory,
             files=self._runtime.files,
             labels={_OWNER: self._owner, _KERNEL: kernel},
+            baseline=self._baseline,
         )
         container = await client.containers.create(document, name=f"omniops-{self._owner[:6]}-{kernel}")
         self._containers[kernel] = container
@@ -275,6 +286,16 @@ class DockerPlace:
                 f"image {name!r} holds other code than this gateway ({found}, not {sandbox_digest()}). "
                 f"Make it anew: docker/build-image --tag {name}"
             )
+
+
+def _memory_of(sample: dict[str, Any]) -> int:
+    """Bytes of memory in a sample of a container's statistics, without files that can be let go of."""
+    memory = sample["memory_stats"]
+    details = memory["stats"]
+    # version 1 of cgroups, or 2
+    names = ("total_inactive_file", "total_active_file")
+    files = sum(details.get(name, details.get(name.removeprefix("total_"), 0)) for name in names)
+    return int(memory["usage"]) - int(files)
 
 
 def _words(error: BaseException) -> str:

@@ -11,7 +11,8 @@ Process 1 connects to the gateway's socket in the shared folder; both sides spea
     -> {op: exited, status, cpu_s}                                     then the container ends
 
 When the gateway goes away, process 1 looks for a new one at the same place; after `orphan_grace_s` it ends, and the
-container with it. It runs no foreign code, and a kernel can neither signal, trace nor read it.
+container with it. It runs no foreign code. A kernel cannot look into it (gVisor does not keep that up; there is nothing
+to find that the kernel does not know), and whoever ends it ends the container.
 """
 
 from __future__ import annotations

@@ -16,17 +16,23 @@ _MIB = 1024 * 1024
 _RESERVE_MB = 12
 #: What a cell gets at least, until the reserve is used up.
 _STEP_MB = 2
+#: Where the address space is limited, libraries that a cell loads count; this much of them is free.
+_LIBRARIES_MB = 64
 
 
 def data_bytes() -> int:
-    """Bytes of this process that RLIMIT_DATA counts (`data` in proc(5) statm: pages, the stack included)."""
+    """Bytes of this process that RLIMIT_DATA counts (`data` in proc(5) statm: pages, the stack included).
+
+    0 with gVisor, which neither counts them nor keeps to that limit.
+    """
     with open("/proc/self/statm", "rb") as file:
-        pages = int(file.read().split()[5])
-    if pages:
-        return pages * resource.getpagesize()
-    # gVisor tells it elsewhere
-    with open("/proc/self/status", "rb") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(b"VmData:"))
+        return int(file.read().split()[5]) * resource.getpagesize()
+
+
+def _address_bytes() -> int:
+    """Bytes that RLIMIT_AS counts."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def settle_memory_limit(memory_mb: int) -> None:
@@ -47,12 +53,16 @@ def settle_memory_limit(memory_mb: int) -> None:
 class _Guard:
     def __init__(self, memory_mb: int) -> None:
         self._memory_mb = memory_mb
-        self._soft = data_bytes() + memory_mb * _MIB
+        if data_bytes():
+            self._kind, self._used, spare_mb = resource.RLIMIT_DATA, data_bytes, 0
+        else:
+            self._kind, self._used, spare_mb = resource.RLIMIT_AS, _address_bytes, _LIBRARIES_MB
+        self._soft = self._used() + (memory_mb + spare_mb) * _MIB
         self._hard = self._soft + _RESERVE_MB * _MIB
 
     def tighten(self) -> None:
         """Before a cell."""
-        soft = max(self._soft, data_bytes() + _STEP_MB * _MIB)
+        soft = max(self._soft, self._used() + _STEP_MB * _MIB)
         self._set(min(soft, self._hard))
 
     def relax(self) -> None:
@@ -75,6 +85,6 @@ class _Guard:
 
     def _set(self, soft: int) -> None:
         try:
-            resource.setrlimit(resource.RLIMIT_DATA, (soft, self._hard))
+            resource.setrlimit(self._kind, (soft, self._hard))
         except (OSError, ValueError):
-            self._hard = resource.getrlimit(resource.RLIMIT_DATA)[1]  # a cell has lowered it for itself
+            self._hard = resource.getrlimit(self._kind)[1]  # a cell has lowered it for itself
