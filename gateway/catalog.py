@@ -6,10 +6,11 @@ import asyncio
 
 import httpx
 
+from gateway.broker.contexts import shop_of
 from gateway.db import Database
 from gateway.settings import Settings
 from servers.catalog.load import LoadReport, load_catalog
-from servers.context import Embedder, Shop
+from servers.context import Embedder
 
 
 class NoShop(Exception):
@@ -33,14 +34,9 @@ class Catalog:
             NoShop
             ToolError: the store failed or refused; the catalogue is as it was.
         """
-        configured = self._settings.tenants[tenant].shop if tenant in self._settings.tenants else None
-        if configured is None:
+        configured = self._settings.tenants.get(tenant)
+        shop = shop_of(configured) if configured else None
+        if shop is None:
             raise NoShop(f"Tenant {tenant!r} has no store. Set tenants.{tenant}.shop in the configuration.")
-        shop = Shop(
-            url=str(configured.url),
-            consumer_key=configured.consumer_key.get_secret_value(),
-            consumer_secret=configured.consumer_secret.get_secret_value(),
-            timeout_s=configured.timeout_s,
-        )
         async with self._lock:
             return await load_catalog(shop, self._database.tenant(tenant), self._embedder, tenant, self._http)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,12 +18,13 @@ import structlog
 from gateway.broker import Broker
 from gateway.cell_run import OutputStream, execute_cell
 from gateway.envelope import Envelope, make_envelope
+from gateway.live_session import LiveSession, SessionKernels
 from gateway.session_errors import BadCell, SessionBusy, SessionEnded, SessionLost, SessionNotFound
 from gateway.session_rows import CellRow, SessionInfo, SessionRows
 from gateway.settings import CellSettings
 from gateway.transcripts.clean import clean_text
 from gateway.transcripts.notebook import Entry, Header
-from gateway.transcripts.store import NAME, Transcript, TranscriptStore
+from gateway.transcripts.store import NAME, TranscriptStore
 from gateway.types import CallRecord, CellRun, EventSink, Grant, Role
 from kernel_pool.pool import Kernel, Pool
 from kernel_pool.types import CellResult, KernelGone
@@ -41,25 +40,6 @@ _REAP_EVERY_S = 30.0
 _TITLE_CHARS = 200
 
 T = TypeVar("T")
-
-
-@dataclass
-class _Live:
-    """A session that this gateway has in hand."""
-
-    grant: Grant
-    transcript: Transcript
-    next_index: int = 1
-    kernel: Kernel | None = None
-    #: Why the kernel is gone; "" while there is one, or before there was one.
-    lost: str = ""
-    over: bool = False
-    #: An event for each cell that runs or waits, in order; set at its end.
-    cells: deque[asyncio.Event] = field(default_factory=deque)
-    #: The kernel works on the first of them; and when the last one ended (loop time).
-    executing: bool = False
-    used: float = 0.0
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Sessions:
@@ -78,10 +58,11 @@ class Sessions:
         self._rows = rows
         self._pool = pool
         self._broker = broker
+        self._kernels = SessionKernels(pool, broker, rows)
         self._transcripts = transcripts
         self._settings = settings
         self._redact = redact
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, LiveSession] = {}
         self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -108,7 +89,7 @@ class Sessions:
         live = await self._take_in(info)
         if kernel:
             try:
-                await self._lease(live)
+                await self._kernels.lease(live)
             except BaseException:
                 await self.end(id)
                 raise
@@ -154,7 +135,7 @@ class Sessions:
 
         async def body() -> CellRun:
             async with live.lock:
-                await self._ready(live)
+                await self._kernels.ready(live)
                 cell = await self._cell(live, code, cell_id)
                 return await self._run(live, cell, deadline, sink)
 
@@ -175,14 +156,14 @@ class Sessions:
             async with live.lock:
                 if live.over:
                     raise SessionEnded(session)
-                await self._lose(live, "it is being restored")
-                await self._lease(live)
+                await self._kernels.lose(live, "it is being restored")
+                await self._kernels.lease(live)
                 runs: list[CellRun] = []
                 for cell in await self._rows.cells(session):
                     if cell.status in ("ok", "error") and live.kernel is not None:
                         runs.append(await self._run(live, cell, self._settings.deadline_s, None, replay=True))
                 if live.kernel is not None:
-                    await self._set_state(live, "live")
+                    await self._kernels.set_state(live, "live")
                 return tuple(runs)
 
         return await self._queue(live, body())
@@ -221,9 +202,9 @@ class Sessions:
         if live.kernel is not None:
             await self._pool.release(live.kernel)
         async with live.lock:
-            await self._drop_kernel(live)
+            await self._kernels.drop(live)
             await self._broker.disarm(session)
-            await self._set_state(live, "ended")
+            await self._kernels.set_state(live, "ended")
             self._live.pop(session, None)
 
     async def record(self, session: str, *entries: Entry) -> None:
@@ -278,7 +259,7 @@ class Sessions:
 
     # -- one session's kernel --
 
-    async def _find(self, session: str) -> _Live:
+    async def _find(self, session: str) -> LiveSession:
         live = self._live.get(session)
         if live is not None:
             return live
@@ -296,11 +277,11 @@ class Sessions:
             live.lost = "the gateway was restarted" if cells else ""
             return live
 
-    async def _take_in(self, info: SessionInfo) -> _Live:
+    async def _take_in(self, info: SessionInfo) -> LiveSession:
         header = Header(info.id, info.tenant, info.role, info.created, info.title, info.state)
         transcript = await asyncio.to_thread(self._transcripts.open, header)
         grant = Grant(tenant=info.tenant, principal=info.principal, session=info.id, role=info.role)
-        live = _Live(grant, transcript, used=asyncio.get_running_loop().time())
+        live = LiveSession(grant, transcript, used=asyncio.get_running_loop().time())
         self._live[info.id] = live
         return live
 
@@ -316,50 +297,13 @@ class Sessions:
             reason = live.lost
         return msgspec.structs.replace(info, state="lost" if reason else "live", reason=reason)
 
-    async def _ready(self, live: _Live) -> None:
-        """A kernel that lives, or why there is none."""
-        session = live.grant.session
-        if live.over:
-            raise SessionEnded(session)
-        if live.kernel is not None and live.kernel.exited.done():
-            await self._lose(live, live.kernel.exited.result().detail)
-        if live.lost:
-            raise SessionLost(session, live.lost)
-        if live.kernel is None:
-            await self._lease(live)
-
-    async def _lease(self, live: _Live) -> None:
-        kernel = await self._pool.lease()
-        try:
-            await self._broker.arm(kernel.broker_path, live.grant)
-        except BaseException:
-            await self._pool.release(kernel)
-            raise
-        live.kernel, live.lost = kernel, ""
-        live.used = asyncio.get_running_loop().time()
-
-    async def _take_idle(self, live: _Live, idle_s: float) -> None:
+    async def _take_idle(self, live: LiveSession, idle_s: float) -> None:
         try:
             async with live.lock:
                 if not live.cells and not live.over:
-                    await self._lose(live, f"it was not used for {idle_s:g} s")
+                    await self._kernels.lose(live, f"it was not used for {idle_s:g} s")
         except Exception as error:  # noqa: BLE001 - one session's trouble must not end the watch over the others
             log.error("an idle kernel could not be taken", session=live.grant.session, error=str(error))
-
-    async def _lose(self, live: _Live, why: str) -> None:
-        await self._drop_kernel(live)
-        await self._broker.disarm(live.grant.session)
-        live.lost = why
-        await self._set_state(live, "lost")
-
-    async def _drop_kernel(self, live: _Live) -> None:
-        kernel, live.kernel = live.kernel, None
-        if kernel is not None:
-            await self._pool.release(kernel)
-
-    async def _set_state(self, live: _Live, state: Any) -> None:
-        await self._rows.set_state(live.grant.session, state)
-        await live.transcript.set_header(msgspec.structs.replace(live.transcript.header, state=state))
 
     # -- cells --
 
@@ -377,7 +321,7 @@ class Sessions:
             raise BadCell(f"deadline_s must be above 0 and at most {self._settings.deadline_s:g} (cell.deadline_s).")
         return code, deadline_s or self._settings.deadline_s
 
-    async def _cell(self, live: _Live, code: str, cell_id: str | None) -> CellRow:
+    async def _cell(self, live: LiveSession, code: str, cell_id: str | None) -> CellRow:
         known = await self._rows.cell(live.grant.session, cell_id) if cell_id else None
         if known is not None and known.code != code:
             raise BadCell(f"Cell {cell_id} ran with other code. Leave the id out for a new cell.")
@@ -387,7 +331,7 @@ class Sessions:
         return CellRow(id=cell_id or uuid.uuid4().hex[:16], index=index, code=code, status="running")
 
     async def _run(
-        self, live: _Live, cell: CellRow, deadline_s: float, sink: EventSink | None, *, replay: bool = False
+        self, live: LiveSession, cell: CellRow, deadline_s: float, sink: EventSink | None, *, replay: bool = False
     ) -> CellRun:
         """One cell in a kernel that is there, from its row to its place in the transcript."""
         session, kernel = live.grant.session, live.kernel
@@ -417,7 +361,7 @@ class Sessions:
         )
         await asyncio.gather(self._rows.end_cell(session, cell.id, result.status), live.transcript.add(run))
         if result.state_lost and not live.over:
-            await self._lose(live, result.exit.detail if result.exit else result.reason)
+            await self._kernels.lose(live, result.exit.detail if result.exit else result.reason)
         return run
 
     async def _envelope(self, cell: CellRow, result: CellResult, calls: Any) -> Envelope:
@@ -427,7 +371,7 @@ class Sessions:
 
         return await asyncio.to_thread(make) if result.output_bytes > _THREAD_BYTES else make()
 
-    async def _queue(self, live: _Live, body: Coroutine[Any, Any, T]) -> T:
+    async def _queue(self, live: LiveSession, body: Coroutine[Any, Any, T]) -> T:
         """Run to the end, whether or not the caller waits for it."""
         over = asyncio.Event()
         live.cells.append(over)

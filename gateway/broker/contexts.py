@@ -61,7 +61,7 @@ class Contexts:
         self._database = database
         self._http = http
         self._embedder = embedder
-        self._shops = {tenant: shop for tenant, one in settings.tenants.items() if (shop := _shop(one)) is not None}
+        self._shops = {tenant: shop for tenant, one in settings.tenants.items() if (shop := shop_of(one)) is not None}
         self.secrets: Collection[str] = secrets_of(settings)
 
     async def pins(self, grant: Grant) -> Pins:
@@ -83,7 +83,8 @@ class Contexts:
         )
 
 
-def _shop(tenant: TenantSettings) -> Shop | None:
+def shop_of(tenant: TenantSettings) -> Shop | None:
+    """The tenant's store, if it has one."""
     if tenant.shop is None:
         return None
     return Shop(

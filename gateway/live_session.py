@@ -1,0 +1,93 @@
+"""A session that a gateway has in hand, and how it comes by its kernel and loses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+import msgspec
+
+from gateway.broker import Broker
+from gateway.session_errors import SessionEnded, SessionLost
+from gateway.session_rows import SessionRows, SessionState
+from gateway.transcripts.store import Transcript
+from gateway.types import Grant
+from kernel_pool.pool import Kernel, Pool
+
+
+@dataclass
+class LiveSession:
+    """A session that this gateway has in hand."""
+
+    grant: Grant
+    transcript: Transcript
+    next_index: int = 1
+    kernel: Kernel | None = None
+    #: Why the kernel is gone; "" while there is one, or before there was one.
+    lost: str = ""
+    over: bool = False
+    #: An event for each cell that runs or waits, in order; set at its end.
+    cells: deque[asyncio.Event] = field(default_factory=deque)
+    #: The kernel works on the first of them; and when the last one ended (loop time).
+    executing: bool = False
+    used: float = 0.0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class SessionKernels:
+    """Leases kernels for sessions and takes them back; the caller holds the session's lock."""
+
+    def __init__(self, pool: Pool, broker: Broker, rows: SessionRows) -> None:
+        self._pool = pool
+        self._broker = broker
+        self._rows = rows
+
+    async def ready(self, live: LiveSession) -> None:
+        """Make sure of a kernel that lives.
+
+        Raises:
+            SessionEnded
+            SessionLost: there was one.
+            KernelPoolError: none is to be had.
+        """
+        session = live.grant.session
+        if live.over:
+            raise SessionEnded(session)
+        if live.kernel is not None and live.kernel.exited.done():
+            await self.lose(live, live.kernel.exited.result().detail)
+        if live.lost:
+            raise SessionLost(session, live.lost)
+        if live.kernel is None:
+            await self.lease(live)
+        if live.over:  # ended meanwhile
+            raise SessionEnded(session)
+
+    async def lease(self, live: LiveSession) -> None:
+        """A fresh kernel, its broker socket armed. Raises KernelPoolError."""
+        kernel = await self._pool.lease()
+        try:
+            await self._broker.arm(kernel.broker_path, live.grant)
+        except BaseException:
+            await self._pool.release(kernel)
+            raise
+        live.kernel, live.lost = kernel, ""
+        live.used = asyncio.get_running_loop().time()
+
+    async def lose(self, live: LiveSession, why: str) -> None:
+        """Take the kernel, dead or alive; the session is lost until it is restored."""
+        await self.drop(live)
+        await self._broker.disarm(live.grant.session)
+        live.lost = why
+        await self.set_state(live, "lost")
+
+    async def drop(self, live: LiveSession) -> None:
+        """End the kernel, if there is one."""
+        kernel, live.kernel = live.kernel, None
+        if kernel is not None:
+            await self._pool.release(kernel)
+
+    async def set_state(self, live: LiveSession, state: SessionState) -> None:
+        """In the database and in the transcript."""
+        await self._rows.set_state(live.grant.session, state)
+        await live.transcript.set_header(msgspec.structs.replace(live.transcript.header, state=state))
