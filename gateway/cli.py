@@ -13,7 +13,7 @@ from rich.console import Console
 from gateway.client import ClientError, GatewayClient
 from gateway.data_dir import DataDir
 from gateway.settings import SettingsError, load_settings
-from gateway.terminal import TurnView, show_notebook, summaries_view
+from gateway.terminal import TurnView, show_notebook, show_summaries
 from gateway.transcripts.store import TranscriptError, TranscriptStore, read_notebook
 
 app = typer.Typer(
@@ -27,23 +27,23 @@ transcripts = typer.Typer(help="Read what happened. Needs no running gateway.", 
 app.add_typer(transcripts, name="transcripts")
 
 DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="The gateway's data folder. [default: .omniops]", show_default=False)
+    Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")
 ]
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", help="The gateway. [default: OMNIOPS_CLIENT__URL, or the one that runs on the data folder]"),
+    typer.Option("--url", help="The gateway.", show_default="OMNIOPS_CLIENT__URL, or the one on the data folder"),
 ]
 ClientTokenOption = Annotated[
-    str | None, typer.Option("--token", help="Its access token. [default: OMNIOPS_CLIENT__TOKEN]")
+    str | None, typer.Option("--token", help="Its access token.", show_default="OMNIOPS_CLIENT__TOKEN, or as it runs")
 ]
 TenantOption = Annotated[str, typer.Option("--tenant", "-t", help="The shop, as the configuration names it.")]
 
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [default: 8765]")] = None,
-    token: Annotated[str | None, typer.Option(help="Access token. [default: made once and kept]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", show_default="8765")] = None,
+    token: Annotated[str | None, typer.Option(help="Access token.", show_default="made once and kept")] = None,
     data_dir: DataDirOption = None,
 ) -> None:
     """Run the gateway until Ctrl-C or SIGTERM.
@@ -124,7 +124,7 @@ def list_transcripts(
     if not found:
         print(f"No transcripts in {store.root}.")
         return
-    Console().print(summaries_view(found))
+    show_summaries(Console(), found)
 
 
 @transcripts.command("show")

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.panel import Panel
 from rich.syntax import Syntax
-from rich.table import Table
 from rich.text import Text
 
 from gateway.transcripts.clean import plain
@@ -85,17 +84,20 @@ def call_view(call: dict[str, Any]) -> Text:
     return Text(plain(f"  {call.get('tool')}({args})  {call.get('state')}{replayed}{took}"), style=style)
 
 
-def summaries_view(found: Sequence[Summary]) -> Table:
+def show_summaries(console: Console, found: Sequence[Summary]) -> None:
     """A line each; ids by their beginnings, which `show` takes."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("session", "tenant", "state", "created", "messages", "cells"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("title", no_wrap=True, overflow="ellipsis")
+    rows = [("session", "tenant", "state", "created", "messages", "cells", "title")]
     for each in found:
         created = each.created[:16].replace("T", " ")
-        cells = (each.session[:12], each.tenant, each.state, created, str(each.messages), str(each.cells))
-        table.add_row(*cells, Text(plain(each.title)))
-    return table
+        counts = (str(each.messages), str(each.cells))
+        rows.append((each.session[:12], each.tenant, each.state, created, *counts, plain(each.title)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        text = Text(line, style="bold" if number == 0 else "")
+        if console.is_terminal:
+            text.truncate(console.width, overflow="ellipsis")
+        console.print(text, soft_wrap=True)
 
 
 def show_notebook(console: Console, notebook: Node) -> None:
