@@ -103,11 +103,15 @@ class CellActor:
             return await self._stop(task), True
 
     async def _stop(self, task: asyncio.Future[CellRun]) -> CellRun | None:
-        """Interrupt the cell and wait for its end, so that what it did is known and in the transcript."""
+        """Interrupt the cell and wait for its end, so that what it did is known and in the transcript.
+
+        Not by `asyncio.timeout`: this task is being cancelled, and Python before 3.11.4 then takes the time-out's own
+        cancellation for the other one.
+        """
         try:
-            async with asyncio.timeout(self._stop_s):
-                await self._interrupt()
-                return await asyncio.shield(task)
+            await asyncio.wait_for(self._interrupt(), self._stop_s)
+            ended, _ = await asyncio.wait([task], timeout=self._stop_s)
+            return task.result() if ended else None
         except (TimeoutError, KernelPoolError):
             return None
         finally:
