@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from docker_daemon import docker_host as docker_host
+from docker_daemon import sandbox_image as sandbox_image
 
 from gateway.db import Database
 from gateway.postgres import EmbeddedPostgres, PostgresConfig

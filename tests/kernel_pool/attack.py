@@ -53,6 +53,18 @@ class Arena:
 
     pool: Pool
     sibling: Kernel
+    #: "local", "runc" or "runsc".
+    place: str = "local"
+
+    @property
+    def contained(self) -> bool:
+        """In a container, which has more to show than a local sandbox; none of it is the host's."""
+        return self.place != "local"
+
+    @property
+    def gvisor(self) -> bool:
+        """Behind a kernel of its own, which may allow what then means nothing outside."""
+        return self.place == "runsc"
 
     async def prepare(self) -> None:
         await self.sibling.execute("state = 'untouched'", deadline_s=30)
@@ -71,6 +83,8 @@ class Arena:
     async def check_unharmed(self) -> None:
         result = await self.sibling.execute("print(state, sum(range(1000)))", deadline_s=30)
         assert (result.status, output(result)) == ("ok", "untouched 499500")
+        if self.contained:
+            return  # the next attacker's lease shows the same, and a container more for each attack takes seconds
         fresh = await self.pool.lease()
         result = await fresh.execute("'state' in globals()", deadline_s=30)
         await self.pool.release(fresh)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -12,11 +13,18 @@ import pytest
 import pytest_asyncio
 from attack import SECRET_NAME, Arena
 
+from kernel_pool.container_config import DockerConfig
+from kernel_pool.docker import DockerPlace
+from kernel_pool.local import LocalPlace
+from kernel_pool.place import Place
 from kernel_pool.pool import Pool
 from kernel_pool.types import Limits, PoolConfig
 
 #: Small enough to be filled quickly, large enough for pandas.
 LIMITS = Limits(memory_mb=192, disk_mb=16, processes=32, open_files=256)
+
+#: Where the attacks are made, comma-separated: local, runc, runsc.
+PLACES = os.environ.get("OMNIOPS_TEST_PLACES", "local").split(",")
 
 
 @pytest.fixture
@@ -41,17 +49,25 @@ async def pool(config: PoolConfig) -> AsyncIterator[Pool]:
     await pool.close()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def arena() -> AsyncIterator[Arena]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLACES)
+async def arena(request: pytest.FixtureRequest) -> AsyncIterator[Arena]:
     """One pool per module for attacks, with a sibling kernel that every attack must leave alone."""
     parent = Path(tempfile.mkdtemp(prefix="okp-"))
-    pool = Pool(PoolConfig(parent / "run", limits=LIMITS, warm=1, maximum=4, preload=(), start_timeout_s=60))
+    config = PoolConfig(parent / "run", limits=LIMITS, warm=1, maximum=4, preload=(), start_timeout_s=60)
+    pool = Pool(config, _place(request, config))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SECRET_NAME, secrets.token_hex(16))
         await pool.start()
-        arena = Arena(pool, await pool.lease())
+        arena = Arena(pool, await pool.lease(), request.param)
         await arena.prepare()
         yield arena
         await pool.close()
     assert list(parent.iterdir()) == []
     parent.rmdir()
+
+
+def _place(request: pytest.FixtureRequest, config: PoolConfig) -> Place:
+    if request.param == "local":
+        return LocalPlace(config)
+    host, image = request.getfixturevalue("docker_host"), request.getfixturevalue("sandbox_image")
+    return DockerPlace(config, DockerConfig(image=image, runtime=request.param, host=host))

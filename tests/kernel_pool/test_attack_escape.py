@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from ast import literal_eval
 
 import pytest
 from attack import Arena, error, output
@@ -34,7 +35,9 @@ print(attempt(os.unlink, '/ipc/shell'), attempt(os.rename, '/ipc/shell', '/ipc/y
 import socket
 print(attempt(socket.socket(socket.AF_UNIX).bind, '/ipc/broker.sock'))
 """
-    assert output(await arena.attack(code)).split() == ["EROFS", "EROFS", "EROFS", "EROFS"]
+    answers = output(await arena.attack(code)).split()
+    assert len(answers) == 4
+    assert set(answers) <= ({"EACCES", "EPERM"} if arena.contained else {"EROFS"})
 
 
 @pytest.mark.parametrize(
@@ -60,8 +63,6 @@ print(attempt(socket.socket(socket.AF_UNIX).bind, '/ipc/broker.sock'))
         "call('klogctl', 2, None, 0)",
         "call('settimeofday', ctypes.create_string_buffer(16), None)",
         "call('reboot', 0)",
-        "attempt(os.mknod, '/tmp/disk', 0o60600, os.makedev(254, 0))",
-        "attempt(os.mknod, '/tmp/kmem', 0o20600, os.makedev(1, 2))",
     ],
 )
 async def test_privileged_calls_are_not_permitted(arena: Arena, code: str) -> None:
@@ -108,7 +109,7 @@ async def test_clone_makes_no_namespaces(arena: Arena, flag: str) -> None:
         pytest.param("b8 14 00 00 00 cd 80 c3", id="i386"),
     ],
 )
-async def test_calls_by_another_architectures_table_end_the_process(arena: Arena, machine_code: str) -> None:
+async def test_calls_by_another_architectures_table_do_nothing(arena: Arena, machine_code: str) -> None:
     code = f"""
 import mmap, signal
 page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -116,11 +117,12 @@ page.write(bytes.fromhex({machine_code!r}))
 function = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
 child = os.fork()
 if child == 0:
-    function()
-    os._exit(0)
-print(signal.Signals(os.WTERMSIG(os.waitpid(child, 0)[1])).name)
+    os._exit(function() == os.getpid())
+status = os.waitpid(child, 0)[1]
+print(signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
 """
-    assert output(await arena.attack(code)) == "SIGSYS"
+    # gVisor has no such table, and goes on
+    assert output(await arena.attack(code)) in ({"SIGSYS", "0"} if arena.gvisor else {"SIGSYS"})
 
 
 async def test_has_no_capabilities_and_gets_none(arena: Arena) -> None:
@@ -133,11 +135,27 @@ for text in (open('/proc/self/status').read(), subprocess.check_output(['cat', '
     assert output(await arena.attack(code)).splitlines() == ["0" * 16, "0" * 16]
 
 
+@pytest.mark.parametrize(("kind", "device"), [(0o60000, (254, 0)), (0o20000, (1, 2))], ids=["disk", "kmem"])
+async def test_cannot_make_a_device_that_works(arena: Arena, kind: int, device: tuple[int, int]) -> None:
+    code = f"""
+print(attempt(os.mknod, '/tmp/device', {kind} | 0o600, os.makedev(*{device})))
+print(attempt(os.open, '/tmp/device', os.O_RDWR))
+"""
+    answers = output(await arena.attack(code)).split()
+    # gVisor makes the file, but has no such device
+    assert answers == (["None", "ENXIO"] if arena.gvisor else ["EPERM", "ENOENT"])
+
+
 async def test_cannot_become_another_user(arena: Arena) -> None:
     code = """
 print(os.getuid(), attempt(os.setuid, 0), attempt(os.setgid, 0), attempt(os.setgroups, [0]))
 """
-    assert output(await arena.attack(code)) == "1000 EINVAL EINVAL EPERM"
+    user, *answers = output(await arena.attack(code)).split()
+    if arena.contained:
+        assert int(user) >= 1000
+        assert answers == ["EPERM", "EPERM", "EPERM"]
+    else:
+        assert (user, *answers) == ("1000", "EINVAL", "EINVAL", "EPERM")
 
 
 async def test_set_uid_programs_give_nothing(arena: Arena) -> None:
@@ -148,16 +166,17 @@ for program in ('su', 'mount', 'newgrp', 'passwd'):
     if path:
         subprocess.run([path], stdin=subprocess.DEVNULL, capture_output=True)
 done = subprocess.run(['sh', '-c', 'id -u; unshare --user id; unshare --mount id'], capture_output=True, text=True)
-print(done.stdout.split(), done.stderr.count('not permitted'))
+print(done.stdout.split() == [str(os.getuid())], done.stderr.count('not permitted'))
 """
-    assert output(await arena.attack(code)) == "['1000'] 2"
+    assert output(await arena.attack(code)) == "True 2"
 
 
 async def test_the_root_of_process_1_is_its_own(arena: Arena) -> None:
     result = await arena.attack(
-        "print(os.listdir('/proc/1/root') == os.listdir('/'), os.path.exists('/proc/1/root/root/.ssh'))"
+        "print(attempt(os.listdir, '/proc/1/root') in (os.listdir('/'), 'EACCES', 'ENOENT'))\n"
+        "print(os.path.exists('/proc/1/root/root/.ssh'))"
     )
-    assert output(result) == "True False"
+    assert output(result).split() == ["True", "False"]
 
 
 async def test_dots_and_links_do_not_lead_out(arena: Arena) -> None:
@@ -168,7 +187,9 @@ print(attempt(os.open, '/tmp/link', os.O_RDONLY))
 print(attempt(os.open, '/proc/self/cwd/../../../../../root/.bashrc', os.O_RDONLY))
 print(attempt(os.link, '/proc/self/exe', '/tmp/exe'))
 """
-    assert output(await arena.attack(code)).split() == ["True", "ENOENT", "ENOENT", "EXDEV"]
+    own_root, shadow, profile, link = output(await arena.attack(code)).split()
+    assert (own_root, shadow, link) == ("True", "ENOENT", "EXDEV")
+    assert profile in ({"ENOENT", "EACCES"} if arena.contained else {"ENOENT"})
 
 
 @pytest.mark.parametrize(
@@ -206,12 +227,19 @@ async def test_proc_tells_nothing_of_the_machine(arena: Arena, name: str) -> Non
 path = '/proc/{name}'
 print(repr(open(path, 'rb').read()) if os.path.exists(path) else "b''")
 """
-    assert output(await arena.attack(code)) == "b''"
+    shown = output(await arena.attack(code))
+    if arena.gvisor and name == "cmdline":
+        assert "gvisor" in shown  # of the kernel that gVisor is
+    else:
+        assert shown == "b''"
 
 
 async def test_kernel_memory_is_out_of_reach(arena: Arena) -> None:
     code = "print([attempt(os.open, path, os.O_RDWR) for path in ('/dev/mem', '/dev/kmem', '/dev/port', '/dev/fuse')])"
-    assert output(await arena.attack(code)) == "['ENOENT', 'ENOENT', 'ENOENT', 'ENOENT']"
+    answers = literal_eval(output(await arena.attack(code)))
+    assert answers[:3] == ["ENOENT", "ENOENT", "ENOENT"]
+    # gVisor has a /dev/fuse of its own; without the right to mount it leads nowhere
+    assert answers[3] == "ENOENT" or arena.gvisor
 
 
 async def test_cannot_push_characters_into_a_terminal(arena: Arena) -> None:
@@ -233,4 +261,8 @@ async def test_broken_native_code_ends_its_own_kernel_only(arena: Arena) -> None
 
 
 async def test_a_refused_write_says_so_plainly(arena: Arena) -> None:
-    assert error(await arena.attack("open('/usr/x', 'w')")) == "OSError: [Errno 30] Read-only file system: '/usr/x'"
+    refusal = error(await arena.attack("open('/usr/x', 'w')"))
+    if arena.gvisor:
+        assert refusal == "PermissionError: [Errno 13] Permission denied: '/usr/x'"
+    else:
+        assert refusal == "OSError: [Errno 30] Read-only file system: '/usr/x'"
