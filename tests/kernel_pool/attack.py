@@ -7,10 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from kernel_pool.pool import Kernel, Pool
-from kernel_pool.types import CellResult
+from kernel_pool.types import CellResult, Limits
 
 #: A secret in the environment of the process that runs the pool.
 SECRET_NAME = "OMNIOPS_TEST_CREDENTIAL"
+
+#: Small enough to be filled quickly, large enough for pandas.
+LIMITS = Limits(memory_mb=192, disk_mb=16, processes=32, open_files=256)
 
 #: What attacks need to call the system past Python: `call(name, *arguments)` gives the errno's name, or the result.
 PRELUDE = """

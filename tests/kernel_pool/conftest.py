@@ -11,17 +11,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from attack import SECRET_NAME, Arena
+from attack import LIMITS, SECRET_NAME, Arena
 
 from kernel_pool.container_config import DockerConfig
 from kernel_pool.docker import DockerPlace
 from kernel_pool.local import LocalPlace
 from kernel_pool.place import Place
 from kernel_pool.pool import Pool
-from kernel_pool.types import Limits, PoolConfig
-
-#: Small enough to be filled quickly, large enough for pandas.
-LIMITS = Limits(memory_mb=192, disk_mb=16, processes=32, open_files=256)
+from kernel_pool.types import PoolConfig
 
 #: Where the attacks are made, comma-separated: local, runc, runsc.
 PLACES = os.environ.get("OMNIOPS_TEST_PLACES", "local").split(",")

@@ -7,8 +7,7 @@ import os
 from dataclasses import replace
 
 import pytest
-from attack import error, output
-from conftest import LIMITS
+from attack import LIMITS, error, output
 
 from kernel_pool.pool import Pool
 from kernel_pool.process import explain

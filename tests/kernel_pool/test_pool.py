@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from attack import error, output
-from conftest import LIMITS
+from attack import LIMITS, error, output
 
 from kernel_pool.pool import Pool
 from kernel_pool.types import ExitReason, KernelGone, PoolConfig, PoolExhausted, StartFailed
