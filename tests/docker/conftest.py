@@ -1,0 +1,47 @@
+"""Pools of containers in short folders, since unix sockets' paths are."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiodocker
+import pytest
+import pytest_asyncio
+
+from kernel_pool.container_config import DockerConfig
+from kernel_pool.docker import DockerPlace
+from kernel_pool.pool import Pool
+from kernel_pool.types import Limits, PoolConfig
+
+
+@pytest.fixture
+def config() -> Iterator[PoolConfig]:
+    parent = Path(tempfile.mkdtemp(prefix="okp-"))
+    limits = Limits(memory_mb=192, disk_mb=16, processes=32, open_files=256)
+    yield PoolConfig(parent / "run", limits=limits, warm=0, preload=(), start_timeout_s=60, lease_timeout_s=60)
+    left = list(parent.iterdir())
+    shutil.rmtree(parent)
+    assert left == []
+
+
+@pytest.fixture(params=["runc", "runsc"])
+def docker_config(request: pytest.FixtureRequest, docker_host: str, sandbox_image: str) -> DockerConfig:
+    return DockerConfig(image=sandbox_image, runtime=request.param, host=docker_host)
+
+
+@pytest_asyncio.fixture
+async def client(docker_host: str) -> AsyncIterator[aiodocker.Docker]:
+    """The daemon, without a detour over our code."""
+    async with aiodocker.Docker(url=docker_host) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def pool(config: PoolConfig, docker_config: DockerConfig) -> AsyncIterator[Pool]:
+    pool = Pool(config, DockerPlace(config, docker_config))
+    await pool.start()
+    yield pool
+    await pool.close()
