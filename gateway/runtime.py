@@ -20,15 +20,15 @@ from gateway.catalog import Catalog
 from gateway.chat import Chat
 from gateway.data_dir import DataDir, DataDirError, remove_runtime_dir, runtime_dir
 from gateway.db import Database, DatabaseError
+from gateway.kernels import pool_of
 from gateway.postgres import EmbeddedPostgres, PostgresConfig, PostgresError
 from gateway.session_rows import SessionRows
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.transcripts.store import NAME, TranscriptStore
 from gateway.types import BoundaryObserver
-from kernel_pool.isolation import probe
 from kernel_pool.pool import Pool
-from kernel_pool.types import KernelPoolError, Limits, PoolConfig
+from kernel_pool.types import KernelPoolError
 from servers.catalog.embedding import MiniLm
 from servers.errors import ToolNotFound
 from servers.registry import Collision, Registry, load_registry
@@ -91,9 +91,7 @@ async def _start(
     tokens = _tokens(settings, token)
     folder = runtime_dir(settings.runtime_dir, data_dir.path)
     stack.callback(remove_runtime_dir, folder)
-    report = await asyncio.to_thread(probe, settings.pool.uid_first)
-    report.require()
-    pool = Pool(_pool_config(settings, folder, registry))
+    pool, isolation = await pool_of(settings, folder / "pool", {"tools.json": registry.index()})
     database_url = asyncio.create_task(_database_url(stack, settings, data_dir.path, folder))
     try:
         await pool.start()
@@ -140,7 +138,7 @@ async def _start(
         transcripts=transcripts,
         scrubber=scrubber,
         data_dir=data_dir,
-        isolation=report.summary(),
+        isolation=isolation,
     )
 
 
@@ -193,33 +191,6 @@ def _check_everyday_tools(settings: Settings, registry: Registry) -> None:
             registry.get(name)
     except ToolNotFound as error:
         raise StartError(f"agent.everyday_tools: {error.message}") from error
-
-
-def _pool_config(settings: Settings, folder: Path, registry: Registry) -> PoolConfig:
-    pool, cell = settings.pool, settings.cell
-    limits = Limits(
-        memory_mb=pool.memory_mb,
-        disk_mb=pool.disk_mb,
-        processes=pool.processes,
-        open_files=pool.open_files,
-        cpu_seconds=pool.cpu_seconds,
-        output_bytes=cell.output_mb * 2**20,
-        output_flood_bytes=cell.output_flood_mb * 2**20,
-    )
-    return PoolConfig(
-        runtime_dir=folder / "pool",
-        limits=limits,
-        warm=pool.warm,
-        maximum=pool.maximum,
-        preload=pool.preload,
-        files={"tools.json": registry.index()},
-        start_timeout_s=pool.start_timeout_s,
-        lease_timeout_s=pool.lease_timeout_s,
-        interrupt_grace_s=cell.interrupt_grace_s,
-        orphan_grace_s=pool.orphan_grace_s,
-        watch_interval_s=pool.watch_interval_s,
-        uid_range=(pool.uid_first, pool.uid_count),
-    )
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -48,6 +48,9 @@ class ClientSettings(_Group):
 
 
 class PoolSettings(_Group):
+    provisioner: Literal["local", "docker"] = Field(
+        "local", description="Where kernels run: in sandboxes of this machine, or in containers (group docker)."
+    )
     warm: int = Field(2, ge=0, description="Ready kernels kept in stock.")
     maximum: int = Field(32, gt=0, description="Kernels that may live at once, leased ones included.")
     preload: tuple[str, ...] = Field(
@@ -64,6 +67,13 @@ class PoolSettings(_Group):
     cpu_seconds: int = Field(3600, gt=0, description="CPU time of each process of a kernel over its life.")
     uid_first: int = Field(700_000, gt=999, description="As root: first user id that kernels run as.")
     uid_count: int = Field(10_000, gt=0, description="As root: how many user ids kernels may use.")
+
+
+class DockerSettings(_Group):
+    image: str = Field("omniops-sandbox", description="The sandbox image; `docker/build-image` makes it.")
+    runtime: Literal["runc", "runsc"] = Field("runc", description="runsc: gVisor, a kernel of its own in between.")
+    host: str | None = Field(None, description="Address of the daemon. None: DOCKER_HOST, or the usual socket.")
+    cpus: float = Field(1.0, gt=0, description="Cores that one kernel may use.")
 
 
 class CellSettings(_Group):
@@ -179,6 +189,7 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     client: ClientSettings = ClientSettings()
     pool: PoolSettings = PoolSettings()
+    docker: DockerSettings = DockerSettings()
     cell: CellSettings = CellSettings()
     broker: BrokerSettings = BrokerSettings()
     database: DatabaseSettings = DatabaseSettings()
