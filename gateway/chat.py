@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -129,7 +129,9 @@ class Chat:
         started = datetime.now(UTC)
         conversation.turns += 1
         index = conversation.turns
-        await self._sessions.record(session.id, Said(f"turn-{index}-customer", "customer", message, started))
+        said = Said(f"turn-{index}-customer", "customer", message, started)
+        if await _to_its_end(self._sessions.record(session.id, said)):
+            _cancel_this_task()  # again, so that the turn ends in order
         kept: list[Event] = []
 
         async def pass_on(event: Event) -> None:
@@ -151,13 +153,17 @@ class Chat:
             sink=pass_on,
             ledger=conversation.ledger,
         )
-        messages = [clean_json(each) for each in result.messages]
-        conversation.history += messages
-        usage = await self._usage(session, conversation, model, message, result)
-        await self._save(session, index, result, messages, usage, started)
-        for event in kept:
-            more = {"session": session.id} | usage if event.kind == "end" else {}
-            await sink(Event(event.kind, event.data | more))
+
+        async def conclude() -> None:
+            messages = [clean_json(each) for each in result.messages]
+            conversation.history += messages
+            usage = await self._usage(session, conversation, model, message, result)
+            await self._save(session, index, result, messages, usage, started)
+            for event in kept:
+                more = {"session": session.id} | usage if event.kind == "end" else {}
+                await sink(Event(event.kind, event.data | more))
+
+        await _to_its_end(conclude())
         return result
 
     async def _save(
@@ -251,6 +257,28 @@ class Chat:
         """All tools: without a kernel there is no way to find one that the request does not list."""
         names = [tool.qualified_name for tool in self._registry if not tool.operations]
         return dict(zip(names, self._registry.openai_tools(names), strict=True))
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> bool:
+    """Wait for `work` even if this task is cancelled meanwhile; True if it was, and the cancellation is taken back."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+            cancelled = True
+            if this := asyncio.current_task():
+                this.uncancel()
+    task.result()
+    return cancelled
+
+
+def _cancel_this_task() -> None:
+    if this := asyncio.current_task():
+        this.cancel()
 
 
 class _Steps:

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from gateway_world import notebook_of, own_database, running_shop, scripted_model, settings_for
 
 from demo.model.script import Call, Script, Step
@@ -79,3 +80,23 @@ async def test_a_conversation_goes_on_after_a_restart(postgres: str, tmp_path: P
             assert events[-1].data["reason"] == "answered"
     sources = [cell.source for cell in notebook_of(tmp_path / "data", session).cells if cell.cell_type == "code"]
     assert sources == ["kept = 7", "print(kept)"]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+async def test_a_turn_that_is_cancelled_early_ends_in_order(tmp_path: Path, database_url: str, steps: int) -> None:
+    events: list[Event] = []
+
+    async def sink(event: Event) -> None:
+        events.append(event)
+
+    with scripted_model(tmp_path, KEEP) as env:
+        async with open_gateway(settings_for(tmp_path / "data", database_url, **model(env))) as gateway:
+            info = await gateway.sessions.create("shop", "test", "agent", kernel=False)
+            turn = await gateway.chat.start(info, KEEP.message, sink)
+            await asyncio.sleep(0)
+            for _ in range(steps):
+                await asyncio.sleep(0.001)
+            turn.cancel()
+            await asyncio.wait([turn])
+    assert [event.data["reason"] for event in events if event.kind == "end"] == ["cancelled"]
+    assert notebook_of(tmp_path / "data", info.id).cells[-1].metadata.omniops.usage.reason == "cancelled"
