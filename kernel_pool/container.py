@@ -21,6 +21,10 @@ from kernel_pool.types import Exit, ExitReason, KernelGone, Limits
 DockerTrouble = (aiodocker.DockerError, ClientError, OSError, TimeoutError)
 
 
+#: How long the daemon may take to kill a container.
+_KILL_TIMEOUT_S = 10.0
+
+
 @dataclass
 class ContainerKernel:
     """A ready kernel. The container's runtime holds all its limits; the pool's memory watcher has no part in it."""
@@ -67,8 +71,11 @@ class ContainerKernel:
         """End the container and wait for it; `exit` says why, unless it was dead before."""
         if not self.exited.done():
             self._intended = self._intended or exit
-            with contextlib.suppress(*DockerTrouble):
-                await self.container.kill()
+            try:
+                async with asyncio.timeout(_KILL_TIMEOUT_S):
+                    await self.container.kill()
+            except DockerTrouble:
+                self.door.stop()  # the daemon is gone, the container need not be
         await asyncio.shield(self.exited)
 
 

@@ -166,10 +166,24 @@ class DockerPlace:
             labels={_OWNER: self._owner, _KERNEL: kernel},
             baseline=self._baseline,
         )
-        container = await client.containers.create(document, name=f"omniops-{self._owner[:6]}-{kernel}")
-        self._containers[kernel] = container
+        container = await self._create(client, kernel, document)
         await container.start()
         return container
+
+    async def _create(self, client: aiodocker.Docker, kernel: str, document: dict[str, Any]) -> DockerContainer:
+        """Create a container; one that comes to be when nobody wants it any more is remembered nevertheless."""
+        name = f"omniops-{self._owner[:6]}-{kernel}"
+        creating = asyncio.create_task(client.containers.create(document, name=name))
+        try:
+            await asyncio.wait([creating])
+        finally:
+            if not creating.done():  # this task was cancelled; the daemon goes on all the same
+                await asyncio.wait([creating], timeout=_DAEMON_TIMEOUT_S)
+            if not creating.done():
+                creating.cancel()
+            elif creating.exception() is None:
+                self._containers[kernel] = creating.result()
+        return creating.result()
 
     async def _open(self, door: Door, container: DockerContainer, key: bytes) -> None:
         """Tell the container what to start; give up when it ends instead."""
@@ -231,7 +245,8 @@ class DockerPlace:
                 if kernel is not None:
                     await kernel.kill(out_of_memory(self._config.limits))
             # the daemon is gone; when it comes back there are new kernels to watch
-            await client.events.stop()  # type: ignore[no-untyped-call]
+            with contextlib.suppress(*DockerTrouble):
+                await client.events.stop()  # type: ignore[no-untyped-call]
             await asyncio.sleep(_RETRY_S)
 
     async def _log_of(self, kernel: str) -> str:

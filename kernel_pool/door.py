@@ -75,6 +75,10 @@ class Door:
         """Have the kernel's process group interrupted."""
         self._send({"op": "interrupt"})
 
+    def stop(self) -> None:
+        """Have the container end; for when nobody else can end it."""
+        self._send({"op": "stop"})
+
     def close(self) -> None:
         self._stop_listening()
         if self._writer is not None:

@@ -7,7 +7,7 @@ Process 1 connects to the gateway's socket in the shared folder; both sides spea
 
     <- {op: start, key, preload, memory_mb, seccomp, orphan_grace_s}   once
     -> {op: ready} or {op: failed, error}                              once
-    <- {op: interrupt}
+    <- {op: interrupt}, or {op: stop}
     -> {op: exited, status, cpu_s}                                     then the container ends
 
 When the gateway goes away, process 1 looks for a new one at the same place; after `orphan_grace_s` it ends, and the
@@ -214,6 +214,8 @@ def _watch(door: Door | None, kernel: int, wakeup: int, orphan_grace_s: float) -
             if message is None:
                 door.close()
                 door = None
+            elif message.get("op") == "stop":
+                return 0
             elif message.get("op") == "interrupt":
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(kernel, signal.SIGINT)

@@ -18,6 +18,9 @@ from kernel_pool.types import CellResult, Exit, ExitReason, PoolConfig, StartFai
 
 PROJECT = Path(__file__).parent.parent.parent
 
+#: The first test may have to wait for the image.
+pytestmark = pytest.mark.timeout(600)
+
 
 def output(result: CellResult) -> str:
     texts = (item.get("text") or item.get("data", {}).get("text/plain") or "" for item in result.outputs)
@@ -112,6 +115,64 @@ async def test_a_container_that_somebody_kills_is_told_to_its_session(pool: Pool
     await container.kill()
     exit = await running
     assert exit == Exit(ExitReason.KILLED, "the kernel's container was ended from outside (exit status 137)")
+
+
+class Line:
+    """The way to the daemon, which can be cut."""
+
+    def __init__(self, path: Path, host: str) -> None:
+        self.address = f"unix://{path}"
+        self._path, self._daemon = path, host.removeprefix("unix://")
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self._path)
+
+    async def cut(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._path.unlink()
+        for writer in tuple(self._writers):
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        daemon_reader, daemon_writer = await asyncio.open_unix_connection(self._daemon)
+        await asyncio.gather(self._pass(reader, daemon_writer), self._pass(daemon_reader, writer))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+        except OSError:
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+
+async def test_sessions_go_on_without_the_daemon_and_the_pool_heals_with_it(
+    config: PoolConfig, docker_config: DockerConfig, docker_host: str, client: aiodocker.Docker, tmp_path: Path
+) -> None:
+    line = Line(tmp_path / "docker.sock", docker_host)
+    await line.open()
+    pool = Pool(config, DockerPlace(config, replace(docker_config, host=line.address)))
+    await pool.start()
+    try:
+        kernel = await pool.lease()
+        (container,) = await client.containers.list(filters={"label": [f"omniops.kernel={kernel.id}"]})
+        await line.cut()
+        assert output(await kernel.execute("1 + 1", deadline_s=30)) == "2"
+        await pool.release(kernel)
+        assert (await asyncio.wait_for(container.wait(), 30))["StatusCode"] == 0
+        await container.delete(force=True)
+        await line.open()
+        again = await pool.lease()
+        assert output(await again.execute("1 + 1", deadline_s=30)) == "2"
+    finally:
+        await pool.close()
+        await line.cut()
 
 
 async def test_nothing_is_left_of_a_pool(

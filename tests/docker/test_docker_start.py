@@ -17,6 +17,9 @@ from kernel_pool.types import IsolationUnavailable, Limits, PoolConfig
 
 PROJECT = Path(__file__).parent.parent.parent
 
+#: The first test may have to wait for the image.
+pytestmark = pytest.mark.timeout(600)
+
 
 async def refusal(config: PoolConfig, docker: DockerConfig) -> str:
     with pytest.raises(IsolationUnavailable) as caught:
