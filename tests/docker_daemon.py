@@ -16,7 +16,7 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 IMAGE = "omniops-sandbox-test"
 #: Address of a daemon to use instead of one of the tests' own.
-ADDRESS_NAME = "OMNIOPS_TEST_DOCKER"
+ADDRESS_NAME = "KERNEL_TEST_DOCKER"
 _START_TIMEOUT_S = 30
 
 

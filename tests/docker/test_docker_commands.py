@@ -31,14 +31,14 @@ def served(folder: Path, environment: dict[str, str]) -> Iterator[list[str]]:
     with subprocess.Popen(
         ["bash", "-c", f"exec env {commands()[2]}"],
         cwd=folder,
-        env=os.environ | environment,
+        env={name: value for name, value in os.environ.items() if not name.startswith("OMNIOPS_")} | environment,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
         try:
             assert process.stdout is not None
-            yield [line for line, _ in zip(process.stdout, range(6), strict=False)]
+            yield [line for _, line in zip(range(6), process.stdout, strict=False)]
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)

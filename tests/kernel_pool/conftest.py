@@ -21,7 +21,7 @@ from kernel_pool.pool import Pool
 from kernel_pool.types import PoolConfig
 
 #: Where the attacks are made, comma-separated: local, runc, runsc.
-PLACES = os.environ.get("OMNIOPS_TEST_PLACES", "local").split(",")
+PLACES = os.environ.get("KERNEL_TEST_PLACES", "local").split(",")
 
 
 @pytest.fixture
