@@ -20,6 +20,7 @@ from typing import Any
 
 import aiodocker
 from aiodocker.containers import DockerContainer
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
 
 from kernel_pool.container import ContainerKernel, DockerTrouble, out_of_memory
 from kernel_pool.container_config import DockerConfig, container_config
@@ -230,7 +231,7 @@ class DockerPlace:
         container = self._containers.pop(kernel, None)
         if container is not None:
             with contextlib.suppress(*DockerTrouble):
-                await container.delete(force=True, v=True)
+                await _delete(container)
         await asyncio.to_thread(self._runtime.remove_kernel, kernel)
         if uid is not None:
             self._uids.discard(uid)
@@ -301,6 +302,17 @@ class DockerPlace:
                 f"image {name!r} holds other code than this gateway ({found}, not {sandbox_digest()}). "
                 f"Make it anew: docker/build-image --tag {name}"
             )
+
+
+@retry(
+    retry=retry_if_exception(lambda error: isinstance(error, aiodocker.DockerError) and error.status != 404),
+    stop=stop_after_delay(_DAEMON_TIMEOUT_S),
+    wait=wait_exponential(0.05, max=1),
+    reraise=True,
+)
+async def _delete(container: DockerContainer) -> None:
+    """End and remove a container. The daemon refuses that for one that it is still starting: then again."""
+    await container.delete(force=True, v=True)
 
 
 def _memory_of(sample: dict[str, Any]) -> int:
