@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test bench lint types check clean
+.PHONY: demo test test-containers bench lint types check clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Needs root and what docker/setup-debian installs; makes an image first, which takes minutes.
+test-containers: $(STAMP)
+	KERNEL_TEST_PLACES=runc,runsc $(BIN)/python -m pytest --timeout 900 tests/docker tests/kernel_pool/test_attack_*.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
