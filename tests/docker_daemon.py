@@ -54,7 +54,10 @@ def docker_host() -> Iterator[str]:
     finally:
         daemon.terminate()
         daemon.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            if line.split()[1].startswith(f"{folder}/"):  # the daemon leaves its network namespace mounted
+                subprocess.run(["umount", "--lazy", line.split()[1]], check=False)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
