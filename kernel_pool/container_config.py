@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from kernel_pool.container_seccomp import docker_profile
 from kernel_pool.sandbox.isolate import PROC_SHOWN
-from kernel_pool.sandbox.spec import BASE, FILES, HOME, IPC
+from kernel_pool.sandbox.spec import BASE, FILES, HOME, IPC, LIBRARIES
 from kernel_pool.types import Limits
 
 Runtime = Literal["runc", "runsc"]
@@ -52,13 +52,7 @@ _ENVIRONMENT = {
     # cannot be written: the completer then parses nothing ahead, which would cost each container 1 s and 35 MiB
     "XDG_CACHE_HOME": f"{BASE}/cache",
     "PYTHONDONTWRITEBYTECODE": "1",
-    # one thread per library: two kernels that each take all cores are slower than two that take one
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    # allocators that reserve address space in gigabytes would run into the limit on data
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "MALLOC_ARENA_MAX": "2",
+    **LIBRARIES,
 }
 
 

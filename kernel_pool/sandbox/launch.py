@@ -16,7 +16,7 @@ import signal
 import socket
 
 from . import linux
-from .spec import BASE, FILES, HOME, IPC, KERNELS, PACKAGES, SandboxSpec
+from .spec import BASE, FILES, HOME, IPC, KERNELS, LIBRARIES, PACKAGES, SandboxSpec
 
 #: What the sandbox has of its own; an ordinary user needs a user namespace first.
 NAMESPACES = linux.NEW_NS | linux.NEW_IPC | linux.NEW_UTS | linux.NEW_NET | linux.NEW_CGROUP | linux.NEW_PID
@@ -85,13 +85,7 @@ def environment(spec: SandboxSpec) -> dict[str, str]:
         "TZ": "UTC",
         "PYTHONPATH": os.pathsep.join(spec.package_paths()),
         "PYTHONDONTWRITEBYTECODE": "1",
-        # one thread per library: two kernels that each take all cores are slower than two that take one
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        # allocators that reserve address space in gigabytes would run into the limit on data
-        "ARROW_DEFAULT_MEMORY_POOL": "system",
-        "MALLOC_ARENA_MAX": "2",
+        **LIBRARIES,
         # pyarrow's allocator would start a thread on import, which no fork would have
         "JE_ARROW_MALLOC_CONF": "background_thread:false",
     }

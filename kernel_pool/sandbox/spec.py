@@ -20,6 +20,17 @@ KERNEL_USER = 1000
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 
+#: Environment of every sandbox for the libraries in it.
+LIBRARIES = {
+    # one thread per library: two kernels that each take all cores are slower than two that take one
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # allocators that reserve address space in gigabytes would run into the limit on data
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "2",
+}
+
 
 @dataclass(frozen=True)
 class KernelLimits:
