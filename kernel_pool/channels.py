@@ -90,6 +90,8 @@ class Channels:
     def __init__(self, directory: Path, key: bytes, *, max_message: int = MAX_MESSAGE) -> None:
         self._directory = directory
         self._hmac = hmac.new(key, digestmod=hashlib.sha256)
+        #: The same for every gateway of this kernel: what the kernel answers to one that is gone, the next one gets.
+        self._identity = hmac.digest(key, b"identity", hashlib.sha256).hex()[:32].encode()
         self._max_message = max_message
         self._session = os.urandom(16).hex()
         self._count = 0
@@ -112,13 +114,12 @@ class Channels:
 
     async def open(self) -> None:
         """Connect all channels. Raises KernelPoolError if the kernel does not answer as one."""
-        identity = os.urandom(16).hex().encode()
         try:
             for channel, socket_type in _SOCKETS.items():
                 self._connections[channel] = await Connection.open(
                     self._directory / channel,
                     socket_type,
-                    identity,
+                    self._identity,
                     self._max_message,
                     lambda message, channel=channel: self._receive(channel, message),  # type: ignore[misc]
                     lambda reason, channel=channel: self._lose(channel, reason),  # type: ignore[misc]
@@ -144,6 +145,16 @@ class Channels:
         except TimeoutError as error:
             raise KernelPoolError(f"the kernel at {self._directory} was not ready after {timeout_s} s") from error
 
+    async def subscribed(self) -> None:
+        """Wait until the kernel's output reaches us. Raises KernelPoolError if the channels close before."""
+        welcome = asyncio.create_task(self._welcome.wait())
+        try:
+            await asyncio.wait((welcome, self.closed), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            welcome.cancel()
+        if self.closed.done():
+            raise KernelPoolError(f"the kernel's output cannot be read: {self.closed.result()}")
+
     def send(
         self,
         channel: Channel,
@@ -154,8 +165,12 @@ class Channels:
         parent: Mapping[str, Json] | None = None,
         buffers: Sequence[bytes] = (),
         msg_id: str | None = None,
+        subshell_id: str | None = None,
     ) -> str:
-        """Send a message and return its id. Raises KernelPoolError if the channels are closed."""
+        """Send a message and return its id. Raises KernelPoolError if the channels are closed.
+
+        `subshell_id`: which subshell of a stock kernel it is for (JEP 91).
+        """
         connection = self._connections.get(channel)
         if connection is None or self.closed.done():
             raise KernelPoolError(f"the kernel's {channel} channel is closed")
@@ -167,6 +182,7 @@ class Channels:
             "session": self._session,
             "date": datetime.now(UTC),
             "version": "5.4",
+            **({"subshell_id": subshell_id} if subshell_id else {}),
         }
         parts = [msgspec.json.encode(part) for part in (header, parent or {}, metadata or {}, content)]
         connection.send([_DELIMITER, self._sign(parts), *parts, *buffers])
@@ -177,8 +193,18 @@ class Channels:
         self._count += 1
         return f"{self._session}_{self._count}"
 
-    async def request(self, channel: Channel, msg_type: str, content: Mapping[str, Json]) -> Message:
-        """Send a request and wait for its reply. Raises KernelPoolError if the channels close before it comes."""
+    async def request(
+        self,
+        channel: Channel,
+        msg_type: str,
+        content: Mapping[str, Json],
+        *,
+        beside: Callable[[Incoming], None] | None = None,
+    ) -> Message:
+        """Send a request and wait for its reply; `beside` gets what answers it on iopub.
+
+        Raises KernelPoolError if the channels close before it comes.
+        """
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
         def receive(incoming: Incoming) -> None:
@@ -186,6 +212,8 @@ class Channels:
                 message = incoming.unpack()
                 if message is not None:
                     reply.set_result(message)
+            elif beside is not None and incoming.channel == "iopub":
+                beside(incoming)
 
         with self.listening(msg_id := self.new_id(), Listener(receive)):
             self.send(channel, msg_type, content, msg_id=msg_id)

@@ -65,8 +65,6 @@ class DockerConfig:
     runtime: Runtime = "runc"
     #: Address of the daemon, as DOCKER_HOST has it. None: DOCKER_HOST, or the usual socket.
     host: str | None = None
-    #: Cores that one kernel may use.
-    cpus: float = 1.0
 
 
 def container_config(
@@ -78,11 +76,13 @@ def container_config(
     files: Path,
     labels: dict[str, str],
     baseline: int | None,
+    loopback: bool = False,
 ) -> dict[str, Any]:
     """The container of one kernel.
 
     `user`: user and group id. `ipc`, `files`: folders of the host that it sees. `baseline`: bytes that such a
     container has when its kernel is ready; None for the first, by which that is found out.
+    `loopback`: whether it may use TCP with itself; there is no other network.
     """
     needed = _FIRST_MB * _MIB if baseline is None else baseline + _SPARE_MB[docker.runtime] * _MIB
     memory = needed + (limits.memory_mb + limits.disk_mb) * _MIB
@@ -106,17 +106,21 @@ def container_config(
             "Privileged": False,
             "MaskedPaths": _masked_paths(),
             "ReadonlyPaths": ["/proc/sys"],
-            "SecurityOpt": ["no-new-privileges", f"seccomp={json.dumps(docker_profile())}"],
+            "SecurityOpt": ["no-new-privileges", f"seccomp={json.dumps(docker_profile(loopback=loopback))}"],
             "PidsLimit": limits.processes + _EXTRA_PIDS[docker.runtime],
             "Memory": memory,
             "MemorySwap": memory,
-            "NanoCpus": int(docker.cpus * 1e9),
+            "NanoCpus": int(limits.cpus * 1e9),
             "ShmSize": limits.disk_mb * _MIB,
             "Tmpfs": {
                 HOME: f"{tmpfs},exec,mode=700,uid={uid},gid={gid}",
                 "/tmp": f"{tmpfs},exec,mode=1777",  # noqa: S108
             },
-            "Mounts": [_bind(ipc, IPC, read_only=False), _bind(files, FILES, read_only=True)],
+            "Mounts": [
+                _bind(ipc, IPC, read_only=False),
+                _bind(files, FILES, read_only=True),
+                *_terminals(docker.runtime),
+            ],
             "Ulimits": [{"Name": name, "Soft": value, "Hard": value} for name, value in _rlimits(limits).items()],
             "OomScoreAdj": 1000,
             # what a container says before its kernel is up; nothing after that
@@ -135,7 +139,8 @@ def _masked_paths() -> list[str]:
 def _rlimits(limits: Limits) -> dict[str, int]:
     """Resource limits (setrlimit(2)) that hold from the container's start; the one on memory is set inside."""
     return {
-        "core": 0,
+        # not 0: with that the system would still start a program that it hands core dumps to (core(5), core_pattern)
+        "core": 1,
         "cpu": limits.cpu_seconds,
         "fsize": limits.disk_mb * _MIB,
         "memlock": 0,
@@ -145,6 +150,18 @@ def _rlimits(limits: Limits) -> dict[str, int]:
         "sigpending": 1024,
         "stack": 8 * _MIB,
     }
+
+
+def _terminals(runtime: Runtime) -> list[dict[str, Any]]:
+    """Pseudo-terminals, 64 at most; by Docker's own mount one container could take all that the machine has.
+
+    gVisor makes its own.
+    """
+    if runtime != "runc":
+        return []
+    options = {"type": "devpts", "device": "devpts", "o": "ptmxmode=0666,mode=620,gid=5,max=64,nosuid,noexec"}
+    volume = {"DriverConfig": {"Name": "local", "Options": options}}
+    return [{"Type": "volume", "Target": "/dev/pts", "VolumeOptions": volume}]
 
 
 def _bind(source: Path, target: str, *, read_only: bool) -> dict[str, Any]:

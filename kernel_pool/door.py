@@ -42,6 +42,7 @@ class Door:
 
     async def listen(self, group: int) -> None:
         """Make the socket; `group` may connect to it."""
+        self._path.unlink(missing_ok=True)  # an earlier gateway's
         self._server = await asyncio.start_unix_server(self._arrive, self._path, limit=_MAX_LINE)
         self._path.chmod(0o660)
         os.chown(self._path, -1, group)
@@ -62,6 +63,11 @@ class Door:
             raise StartFailed("the container ended before its kernel was ready")
         if report.op != "ready":
             raise StartFailed(f"the kernel did not start:\n{report.error or report.op}")
+
+    async def reopen(self) -> None:
+        """Wait for a container to connect that an earlier gateway started; its kernel runs, or has ended."""
+        _, self._writer = await self._arrived
+        self._stop_listening()
 
     async def ended(self) -> Report | None:
         """Wait for the container to end; its last report, if it could send one."""

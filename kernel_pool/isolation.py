@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernel_pool.sandbox import linux
 from kernel_pool.seccomp import compile_filter
 from kernel_pool.types import IsolationUnavailable
 
@@ -31,6 +32,15 @@ _SWITCHES = (
         "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
     ),
 )
+#: Limits on other namespaces, in /proc/sys/user, and the flag by which they are made.
+_COUNTED = {
+    "mnt": linux.NEW_NS,
+    "pid": linux.NEW_PID,
+    "net": linux.NEW_NET,
+    "ipc": linux.NEW_IPC,
+    "uts": linux.NEW_UTS,
+    "cgroup": linux.NEW_CGROUP,
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,8 @@ class IsolationReport:
     #: Empty when the sandbox works; else what failed, and the command that helps.
     problem: str = ""
     remedy: str = ""
+    #: The cgroups that limit kernels beside rlimits and the memory watcher, in words.
+    cgroups: str = "no cgroup"
 
     @property
     def available(self) -> bool:
@@ -58,7 +70,7 @@ class IsolationReport:
         user = "a system user per kernel" if self.mode == "root" else "the gateway's user, seen as another"
         return (
             f"namespaces (user, pid, mount, network, ipc, uts, cgroup), read-only root, {user}, no capabilities, "
-            f"seccomp allow-list, limits by rlimit and memory watcher (no cgroup)"
+            f"seccomp allow-list, limits by rlimit, memory watcher and {self.cgroups}"
         )
 
     def require(self) -> None:
@@ -83,7 +95,7 @@ def probe(uid: int = 700_000) -> IsolationReport:
     failure = _try_sandbox(uid)
     if not failure:
         return IsolationReport(mode, release, instructions)
-    return IsolationReport(mode, release, instructions, failure, _remedy(failure))
+    return IsolationReport(mode, release, instructions, failure, remedy_for(failure))
 
 
 def _try_sandbox(uid: int) -> str:
@@ -100,16 +112,23 @@ def _try_sandbox(uid: int) -> str:
     return lines[-1] if lines else f"the trial sandbox ended with status {done.returncode}"
 
 
-def _remedy(failure: str) -> str:
+def remedy_for(failure: str) -> str:
+    """What to do about a step of the sandbox that failed with these words."""
+    for name, flag in _COUNTED.items():
+        if f"unshare({flag:#x})" in failure and _read(f"/proc/sys/user/max_{name}_namespaces") == "0":
+            return f"Namespaces are limited here; open them: sysctl -w user.max_{name}_namespaces=15000"
     for path, closed, command in _SWITCHES:
-        try:
-            value = Path(path).read_text().strip()
-        except OSError:
-            continue
-        if value == closed:
+        if _read(path) == closed:
             return f"User namespaces are closed here; open them: {command}"
     if "mount_setattr" in failure:
         return "The sandbox needs Linux 5.12 or newer."
     if "proc" in failure:
         return "Part of /proc is hidden here, as in containers: run with an unmasked /proc, or outside the container."
     return "In a container, its seccomp profile may refuse namespaces: allow unshare, mount and pivot_root there."
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

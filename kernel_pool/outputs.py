@@ -92,18 +92,19 @@ class Outputs:
         return next((o for o in reversed(self._outputs) if o["output_type"] == "error"), None)
 
     def _stream(self, incoming: Incoming) -> bool:
-        free = self._keep - self._used
-        if free <= 0 or (stream := decode(incoming.content, _Stream)) is None:
+        if self._used >= self._keep or (stream := decode(incoming.content, _Stream)) is None:
             return False
+        self._before_output()
+        last = self._outputs[-1] if self._outputs else None
+        if last is None or last.get("name") != stream.name:
+            self._append({"output_type": "stream", "name": stream.name, "text": ""}, 0)
+        # Only now: what is kept must not depend on the number of messages that a print was sent in.
+        free = max(self._keep - self._used, 0)
         text = stream.text
         whole = len(text) <= free
         if not whole:
             self.dropped += incoming.size - free
             text = text[:free]
-        self._before_output()
-        last = self._outputs[-1] if self._outputs else None
-        if last is None or last.get("name") != stream.name:
-            self._append({"output_type": "stream", "name": stream.name, "text": ""}, 0)
         self._texts.append(text)
         self._used += len(text)
         self._tell({"output_type": "stream", "name": stream.name, "text": text})

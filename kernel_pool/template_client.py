@@ -69,8 +69,12 @@ def _resolve(future: asyncio.Future[None]) -> None:
 class TemplateClient:
     """A connection to a warm template: asks it for kernels and hears how they end."""
 
-    def __init__(self, packets: Packets) -> None:
+    def __init__(self, packets: Packets, living: dict[str, list[int]], ended: dict[str, Ended]) -> None:
         self._packets = packets
+        #: Kernels that an earlier gateway had forked: pidfd, and the open folder /proc unless it died too soon.
+        self.living = living
+        #: How others that it had ended.
+        self.ended_before = ended
         self._forks: dict[str, asyncio.Future[int]] = {}
         self._ends: dict[str, asyncio.Future[Ended | None]] = {}
         #: Done when the connection ended: then no kernel of this template lives for long.
@@ -92,14 +96,23 @@ class TemplateClient:
                 except (ConnectionRefusedError, FileNotFoundError):
                     await asyncio.sleep(_CONNECT_RETRY_S)
             packets = Packets(connection)
-            hello = await packets.receive()
+            living, ended = await _greeting(packets)
         except BaseException:
             connection.close()
             raise
-        if hello is None:
-            connection.close()
-            raise StartFailed("the template ended before it was ready")
-        return cls(packets)
+        return cls(packets, living, ended)
+
+    def take(self, kernel: str) -> list[int]:
+        """The descriptors of a kernel that an earlier gateway had forked; the caller closes them."""
+        self._ends[kernel] = end = asyncio.get_running_loop().create_future()
+        if kernel in self.ended_before:  # since we connected
+            end.set_result(self.ended_before[kernel])
+        return self.living.pop(kernel)
+
+    def keep(self, kernel: str, proc: int) -> None:
+        """Have the template keep a kernel's /proc for a later gateway."""
+        with contextlib.suppress(OSError):
+            self._packets.send({"op": "keep", "id": kernel}, (proc,))
 
     async def fork(self, kernel: str, uid: int | None, status: socket.socket) -> int:
         """Have a kernel forked that reports over `status`; returns its pidfd. Raises StartFailed."""
@@ -145,6 +158,10 @@ class TemplateClient:
                 self._take(*received)
         finally:
             self._packets.close()
+            for fds in self.living.values():
+                for fd in fds:
+                    os.close(fd)
+            self.living.clear()
             gone = StartFailed("the template ended")
             for answer in self._forks.values():
                 if not answer.done():
@@ -165,7 +182,40 @@ class TemplateClient:
                 answer.set_exception(StartFailed(f"kernel {kernel} could not be forked: {message['error']}"))
             case "exited":
                 end = self._ends.get(kernel)
-                if end is not None and not end.done():
-                    end.set_result(Ended(message["status"], message["cpu_s"]))
+                if end is None:
+                    self.ended_before[kernel] = _end_in(message)
+                elif not end.done():
+                    end.set_result(_end_in(message))
         for fd in fds:
             os.close(fd)
+
+
+async def _greeting(packets: Packets) -> tuple[dict[str, list[int]], dict[str, Ended]]:
+    """What a template says first: the kernels that live, and how others ended. Raises StartFailed."""
+    living: dict[str, list[int]] = {}
+    ended: dict[str, Ended] = {}
+    try:
+        hello, _ = await _expect(packets)
+        for _ in range(hello["kernels"]):
+            message, fds = await _expect(packets)
+            living[message["id"]] = fds
+        for _ in range(hello["ended"]):
+            message, _ = await _expect(packets)
+            ended[message["id"]] = _end_in(message)
+    except BaseException:
+        for fds in living.values():
+            for fd in fds:
+                os.close(fd)
+        raise
+    return living, ended
+
+
+async def _expect(packets: Packets) -> tuple[dict[str, Any], list[int]]:
+    received = await packets.receive()
+    if received is None:
+        raise StartFailed("the template ended before it was ready")
+    return received
+
+
+def _end_in(message: dict[str, Any]) -> Ended:
+    return Ended(message["status"], message["cpu_s"])

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kernel_pool.place import Process
+from kernel_pool.process import out_of_memory
 from kernel_pool.types import Exit, ExitReason
 
 _MIB = 1024 * 1024
@@ -60,20 +61,24 @@ async def watch_memory(living: Callable[[], Sequence[Process]], memory_mb: int, 
         # looked at through copies: a kernel that ends meanwhile closes its own
         folders = [(process, os.dup(proc)) for process in processes if (proc := process.proc) is not None]
         try:
-            uses = await asyncio.to_thread(_measure_all, folders, memory_mb)
+            looks = await asyncio.to_thread(_measure_all, folders, memory_mb)
         finally:
             for _, proc in folders:
                 os.close(proc)
-        for (process, _), use in zip(folders, uses, strict=True):
+        for (process, _), (use, lost_one) in zip(folders, looks, strict=True):
             process.memory_full = use.full
-            if use.over:
-                task = asyncio.create_task(process.kill(Exit(ExitReason.MEMORY, use.explain())))
+            # Linux may have ended one process of many; a kernel that lost one that way is not what its session thinks
+            exit = out_of_memory(memory_mb) if lost_one else None
+            if use.over or exit:
+                exit = exit or Exit(ExitReason.MEMORY, use.explain())
+                task = asyncio.create_task(process.kill(exit))
                 killing.add(task)
                 task.add_done_callback(killing.discard)
 
 
-def _measure_all(folders: list[tuple[Process, int]], memory_mb: int) -> list[MemoryUse]:
-    return [measure(proc, memory_mb, process.baseline) for process, proc in folders]
+def _measure_all(folders: list[tuple[Process, int]], memory_mb: int) -> list[tuple[MemoryUse, bool]]:
+    """Of each kernel what it holds, and whether Linux ended a process of it for its memory."""
+    return [(measure(proc, memory_mb, process.baseline), process.out_of_memory()) for process, proc in folders]
 
 
 def measure(proc: int, memory_mb: int, baseline: int) -> MemoryUse:

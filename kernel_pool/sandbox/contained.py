@@ -5,14 +5,15 @@ not know: the limit on memory beyond what a warm kernel has, and the seccomp fil
 
 Process 1 connects to the gateway's socket in the shared folder; both sides speak lines of JSON:
 
-    <- {op: start, key, preload, memory_mb, seccomp, orphan_grace_s}   once
+    <- {op: start, key, kernel, preload, memory_mb, seccomp, orphan_grace_s}   once
     -> {op: ready} or {op: failed, error}                              once
     <- {op: interrupt}, or {op: stop}
     -> {op: exited, status, cpu_s}                                     then the container ends
 
-When the gateway goes away, process 1 looks for a new one at the same place; after `orphan_grace_s` it ends, and the
-container with it. It runs no foreign code. A kernel cannot look into it (gVisor does not keep that up; there is nothing
-to find that the kernel does not know), and whoever ends it ends the container.
+When the gateway goes away, process 1 looks for a new one at the same place, and tells it of a kernel that ended
+meanwhile; after `orphan_grace_s` it ends, and the container with it, and its log says so. It runs no foreign code. A
+kernel cannot look into it (gVisor does not keep that up; there is nothing to find that the kernel does not know), and
+whoever ends it ends the container.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ from typing import Any, NoReturn
 from . import linux
 from .memory import settle_memory_limit
 from .spec import CHANNELS, HOME, IPC
+from .template import build
 
 DOOR = f"{IPC}/door"
+#: Last line of the log of a container that ended because of that.
+NOBODY_CAME = "no gateway came back"
 _CONNECT_TIMEOUT_S = 30.0
 _RECONNECT_S = 0.25
 _MAX_ERROR = 16384
@@ -122,9 +126,9 @@ def _notice_children() -> int:
 
 def _start(order: dict[str, Any]) -> tuple[int, socket.socket]:
     """Warm up and fork the kernel; returns its pid and the socket on which it reports."""
-    from .kernel import WarmKernel
-
-    warm = WarmKernel.build(order["preload"])
+    if order["kernel"] == "stock":
+        linux.require_loopback_only()
+    warm = build(order["kernel"], order["preload"])
     # until here it could keep nothing; what it parses from now on it may
     sys.modules["jedi"].settings.cache_directory = f"{HOME}/.cache/jedi"
     gc.collect()
@@ -204,7 +208,8 @@ def _watch(door: Door | None, kernel: int, wakeup: int, orphan_grace_s: float) -
         if door is None:
             door = Door.connect(time.monotonic() + orphan_grace_s)
             if door is None:
-                sys.stderr.write("no gateway came back\n")
+                sys.stderr.write(f"{NOBODY_CAME}\n")
+                sys.stderr.flush()
                 return 1
         readable, _, _ = select.select([door.fileno(), wakeup], [], [])
         if wakeup in readable:

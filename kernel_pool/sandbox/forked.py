@@ -24,11 +24,14 @@ from ipykernel.ipkernel import IPythonKernel
 from tornado import ioloop
 from traitlets import Type
 
-from .iopub import flush_standard_streams
+from .iopub import IOPub, flush_standard_streams
 from .session import KernelSession, interrupt_cell
 from .shell import Shell
 
 Request = tuple[list[bytes], dict[str, Any]]
+
+#: For requests that take the stock kernel's threads.
+_STOCK_ONLY = 'this kernel has no {what}; lease one of a profile with kernel = "stock"'
 
 _COMMS = frozenset({"comm_open", "comm_msg", "comm_close"})
 
@@ -78,6 +81,7 @@ class ForkedKernel(IPythonKernel):
     session: KernelSession
     shell_socket: zmq.Socket[bytes]
     control_socket: zmq.Socket[bytes]
+    iopub_thread: IOPub
 
     @property
     def _supports_kernel_subshells(self) -> bool:
@@ -96,6 +100,7 @@ class ForkedKernel(IPythonKernel):
         self._cells = copy_context()
         self._shell_inbox = Inbox(self.shell_socket, self._on_shell)
         self._shell_inbox.listen(self._loop)
+        self.control_handlers["resume_request"] = self.resume_request
         self._control_inbox = Inbox(self.control_socket, self._on_control)
         self._control_inbox.listen(self.control_thread.io_loop.asyncio_loop)
         self._publish_status("starting", "shell")
@@ -132,6 +137,8 @@ class ForkedKernel(IPythonKernel):
         try:
             while self._waiting:
                 request, aborted = self._waiting.popleft()
+                if self._is_repeat(request[1]):
+                    continue
                 self._handling = True
                 await self._handle_shell(request, aborted)
                 self._shell_inbox.drain()
@@ -141,6 +148,16 @@ class ForkedKernel(IPythonKernel):
                 self._start_serving()
             else:
                 self._loop.call_soon(self._shell_inbox.drain)
+
+    def _is_repeat(self, message: dict[str, Any]) -> bool:
+        """A gateway that came back may send the latest cell again although that of the one before had arrived.
+
+        Only where the sender says that the id is of one cell alone: clients that jupyter_client's manager makes
+        count from 0 each, under one session, so two cells of theirs may well have the same id.
+        """
+        if message["msg_type"] != "execute_request" or message["metadata"].get("once") is not True:
+            return False
+        return bool(message["msg_id"] == self.session.backlog.msg_id)
 
     async def _beside_the_cell(self, request: Request) -> None:
         parent, ident = self.get_parent("shell"), self._get_shell_context_var(self._shell_parent_ident)
@@ -152,10 +169,16 @@ class ForkedKernel(IPythonKernel):
 
     async def _handle_shell(self, request: Request, aborted: bool) -> None:
         idents, message = request
+        # a silent one only looks: what the cell before it said stays kept
+        is_cell = message["msg_type"] == "execute_request" and not aborted and not message["content"].get("silent")
+        if is_cell:
+            self.iopub_thread.begin_cell(message["msg_id"])
         self.set_parent(idents, message, channel="shell")
         self._publish_status("busy", "shell")
         try:
-            if aborted and message["msg_type"] == "execute_request":
+            if message["header"].get("subshell_id"):
+                self._refuse_subshell(self.shell_socket, *request)
+            elif aborted and message["msg_type"] == "execute_request":
                 self._send_abort_reply(self.shell_socket, message, idents)
             else:
                 self.pre_handler_hook()
@@ -169,6 +192,8 @@ class ForkedKernel(IPythonKernel):
             flush_standard_streams()
             self._handling = False
             self._publish_status("idle", "shell")
+            if is_cell:
+                self.iopub_thread.end_cell()
 
     async def _call(self, handlers: dict[str, Any], socket: zmq.Socket[bytes], request: Request) -> None:
         handler = handlers.get(request[1]["msg_type"])
@@ -267,11 +292,35 @@ class ForkedKernel(IPythonKernel):
         urgent = request[1]["msg_type"] == "interrupt_request"
         if urgent:
             await self._call(self.control_handlers, self.control_socket, request)
-        self._publish_status("busy", "control")
+        with self.iopub_thread.before_others():
+            self._publish_status("busy", "control")
         if not urgent:
             await self._call(self.control_handlers, self.control_socket, request)
-        self._publish_status("idle", "control")
+        with self.iopub_thread.before_others():
+            self._publish_status("idle", "control")
         self._control_inbox.drain()
+
+    def resume_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Ours, beyond Jupyter's protocol: a gateway that comes back asks for what the latest cell said."""
+        report = self.iopub_thread.repeat_cell(parent)
+        self.session.send(stream, "resume_reply", report, parent, ident=ident)
+
+    def _refuse_subshell(self, socket: zmq.Socket[bytes], idents: list[bytes], message: dict[str, Any]) -> None:
+        """ipykernel would write to its log and leave the client waiting."""
+        text = _STOCK_ONLY.format(what="subshells")
+        error = {"status": "error", "ename": "NotImplementedError", "evalue": text, "traceback": [text]}
+        reply = message["msg_type"].removesuffix("_request") + "_reply"
+        self.session.send(socket, reply, error, message, idents)
+
+    async def create_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        self._refuse_subshell(socket, ident, parent)
+
+    delete_subshell_request = list_subshell_request = create_subshell_request
+
+    async def do_debug_request(self, msg: dict[str, Any]) -> dict[str, Any]:
+        """A response of the debug adapter protocol."""
+        answer = {"type": "response", "request_seq": msg.get("seq", 0), "command": msg.get("command", "")}
+        return {**answer, "seq": 0, "success": False, "message": _STOCK_ONLY.format(what="debugger")}
 
     async def shutdown_request(self, stream: Any, ident: Any, parent: Any) -> None:
         await super().shutdown_request(stream, ident, parent)

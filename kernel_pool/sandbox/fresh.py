@@ -1,10 +1,12 @@
-"""What a forked process must not share with its siblings: random state and environment."""
+"""What a forked process must not share with its siblings or its template: random state, environment, signals."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import random
+import signal
 import sys
 import tempfile
 
@@ -12,7 +14,7 @@ import tempfile
 _KEEP = (
     *("PATH", "LANG", "LC_ALL", "TZ", "SHELL", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"),
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
-    *("ARROW_DEFAULT_MEMORY_POOL", "MALLOC_ARENA_MAX", "JE_ARROW_MALLOC_CONF"),
+    *("ARROW_DEFAULT_MEMORY_POOL", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "JE_ARROW_MALLOC_CONF"),
 )
 
 #: What the stock kernel sets for the programs that a cell starts, and its matplotlib backend.
@@ -29,6 +31,10 @@ _KERNEL = {
 }
 
 
+#: What a template may handle in its own way and a kernel must not.
+TEMPLATE_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+
+
 def reseed() -> None:
     """Give this process random state of its own in every generator that the template has loaded.
 
@@ -41,6 +47,14 @@ def reseed() -> None:
         importlib.import_module("numpy.random").seed()
     if "ssl" in sys.modules:
         importlib.import_module("ssl").RAND_add(os.urandom(48), 48.0)
+    sqlite = sys.modules.get("_sqlite3")
+    if sqlite is not None:
+        # "the PRNG is reset": its next number comes from the system's; it would see a fork by the process id only
+        ctypes.CDLL(getattr(sqlite, "__file__", None)).sqlite3_randomness(0, None)
+    # with which processes of one program know each other
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        process.current_process().authkey = os.urandom(32)
     uuid = sys.modules.get("uuid")
     if uuid is not None:
         vars(uuid).update(_node=None, _last_timestamp=None)
@@ -55,3 +69,10 @@ def environment(home: str) -> None:
         values["PATH"] = f"{python}:{values['PATH']}"
     os.environ.clear()
     os.environ.update(values)
+
+
+def import_from_here() -> None:
+    """Let cells import modules that they wrote: the working folder, after the standard library."""
+    if "" not in sys.path:
+        packages = (i for i, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages")))
+        sys.path.insert(next(packages, len(sys.path)), "")

@@ -16,7 +16,8 @@ import fcntl
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from typing import Any
 
@@ -27,12 +28,14 @@ from .session import KernelSession, send_whole
 
 #: Text that may wait in a stream before the writer itself sends it, characters.
 _FLUSH_AT = 64 * 1024
-#: One stream message holds at most this many characters.
-_CHUNK = 1024 * 1024
+#: One stream message holds at most this many characters: what waits for a slow reader is the kernel's own memory.
+_CHUNK = 128 * 1024
 #: Messages that wait for a slow reader before output blocks.
 _HIGH_WATER = 64
 #: Ticks without output after which the flusher sleeps until it is called again.
 _QUIET_TICKS = 10
+#: How long output pauses for the service thread.
+_GIVE_WAY_S = 0.001
 _PIPE_SIZE = 1024 * 1024
 
 
@@ -56,9 +59,12 @@ class IOPub(IOPubThread):
     def __init__(self, socket: zmq.Socket[bytes], session: KernelSession, loop: asyncio.AbstractEventLoop) -> None:
         socket.sndhwm = _HIGH_WATER
         socket.setsockopt(zmq.XPUB_NODROP, 1)
+        # tell of every subscription: the next gateway's may come before the end of the last one's is noticed
+        socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self.socket = socket
         self.session = session
         self.lock = threading.RLock()
+        self._wanted = False
         self.thread = _NoThread()
         self.background_socket = self
         self.io_loop = loop
@@ -74,14 +80,59 @@ class IOPub(IOPubThread):
         Context().run(self._loop.add_reader, self.socket.getsockopt(zmq.FD), self._greet)
         self._loop.call_soon(self._greet)
 
-    def send_multipart(self, parts: Sequence[bytes | memoryview], *_: object, **__: object) -> None:
+    def send_multipart(
+        self, parts: Sequence[bytes | memoryview], *_: object, about: dict[str, Any] | None = None, **__: object
+    ) -> None:
+        """Send a message, and keep it if it is of the latest cell. `about`: what `parts` were made from."""
         with self.lock:
             if self.socket is None:
                 return
-            send_whole(self.socket, parts)
-            # A send may swallow the wake-up for a new subscriber.
-            if self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-                self._loop.call_soon_threadsafe(self._greet)
+            backlog = self.session.backlog
+            if about is not None and about["parent_header"].get("msg_id") == backlog.msg_id:
+                backlog.keep(about["msg_type"], parts)
+            self._send(parts)
+        self.give_way()
+
+    def _send(self, parts: Sequence[bytes | memoryview]) -> None:
+        send_whole(self.socket, parts)
+        # A send may swallow the wake-up for a new subscriber.
+        if self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            self._loop.call_soon_threadsafe(self._greet)
+
+    @contextlib.contextmanager
+    def before_others(self) -> Iterator[None]:
+        """Hold the lock. For the service thread: a cell that prints without end would take it again and again."""
+        self._wanted = True
+        with self.lock:
+            self._wanted = False
+            yield
+
+    def give_way(self) -> None:
+        """After some output: let the service thread have the lock, if it waits for it."""
+        if self._wanted:
+            time.sleep(_GIVE_WAY_S)
+
+    def begin_cell(self, msg_id: str) -> None:
+        """From now on, what answers `msg_id` is kept, and nothing of the cell before."""
+        with self.lock:
+            self.session.backlog.begin(msg_id)
+
+    def end_cell(self) -> None:
+        """The cell has reported that it is over; what its threads still say is kept all the same."""
+        self.session.backlog.executing = False
+
+    def repeat_cell(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send again what the latest cell said so far; returns what is known of it.
+
+        A message `resume_begin` that answers `request` comes first. All that was sent before it comes again after it,
+        so whoever listens can forget what came earlier.
+        """
+        with self.before_others():
+            report: dict[str, Any] = self.session.backlog.report()
+            self.session.send(self, "resume_begin", {"msg_id": report["msg_id"]}, parent=request)
+            for parts in self.session.backlog.messages(self.session.sign):
+                self._send(parts)
+            return report
 
     def send(self, part: bytes, *_: object, **__: object) -> None:
         self.send_multipart([part])
@@ -108,7 +159,9 @@ class IOPub(IOPubThread):
             self._loop.call_soon_threadsafe(self._loop.call_later, OutStream.flush_interval, self._tick)
 
     def _tick(self) -> None:
-        busy = [stream.flush_if_any() for stream in self._streams]
+        # who has nothing to flush must not wait for a cell that waits for its reader
+        with self.before_others() if any(stream.pending for stream in self._streams) else contextlib.nullcontext():
+            busy = [stream.flush_if_any() for stream in self._streams]
         self._quiet = 0 if any(busy) else self._quiet + 1
         if self._quiet < _QUIET_TICKS:
             self._loop.call_later(OutStream.flush_interval, self._tick)
@@ -121,7 +174,7 @@ class IOPub(IOPubThread):
 
     def _greet(self) -> None:
         """Answer new subscriptions with iopub_welcome (Jupyter enhancement proposal 65)."""
-        with self.lock:
+        with self.before_others():
             while self.socket is not None:
                 try:
                     event = self.socket.recv(zmq.NOBLOCK)
@@ -160,6 +213,7 @@ class KernelStream(OutStream):
             self.pending += len(string)
         if self.pending >= _FLUSH_AT:
             self._flush()
+            self._iopub.give_way()
         else:
             self._iopub.flush_soon()
         return len(string)
@@ -227,18 +281,22 @@ class DescriptorCapture:
         """Bring what was written so far into the streams, C's own buffer included."""
         self._fflush(self._stdout)
         for source in self._sources:
-            self._read(source)
+            for _ in range(_PIPE_SIZE // _CHUNK):  # as much as a pipe holds: others may go on writing
+                if not self._read(source):
+                    break
 
-    def _read(self, source: tuple[int, Any, KernelStream]) -> None:
+    def _read(self, source: tuple[int, Any, KernelStream]) -> bool:
+        """Take a piece of what is there; whether there was any."""
         reader, decoder, stream = source
         with self._lock:
             try:
-                data = os.read(reader, _PIPE_SIZE)
+                data = os.read(reader, _CHUNK)
             except BlockingIOError:
-                return
+                return False
             text = decoder.decode(data)
             if text:
                 stream.write(text)
+            return bool(data)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

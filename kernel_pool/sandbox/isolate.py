@@ -3,7 +3,8 @@
 It is process 1 of its own pid namespace. The order matters: namespaces and mounts are made with the template's
 rights, so that they belong to the template's user namespace; then the process changes to its own user and enters a
 user namespace that owns none of them, so that no capability it could ever regain there would be over anything; limits
-on processes count per user namespace, so they come after it; the seccomp filter comes last, for it forbids the rest.
+on processes count per user namespace, so they come after it; Landlock, where there is any, says once more what may be
+written; the seccomp filter comes last, for it forbids the rest.
 
 Afterwards the kernel can write to one bounded tmpfs only (its home, /tmp, /dev/shm): no descriptor, mount or socket
 leads to a file of the host that it could change. The channel sockets are made here because /ipc turns read-only.
@@ -14,9 +15,9 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable
 
-from . import linux
+from . import landlock, linux
 from .memory import data_bytes
 from .memory import settle_memory_limit as settle_memory_limit
 from .spec import CHANNELS, HOME, IPC, KERNEL_USER, KERNELS, KernelLimits
@@ -25,6 +26,9 @@ _NAMESPACES = linux.NEW_NS | linux.NEW_IPC | linux.NEW_UTS | linux.NEW_NET | lin
 _MOUNT_FLAGS = linux.MS_NOSUID | linux.MS_NODEV
 _NOTHING = "/var/tmp"  # noqa: S108 in the sandbox's read-only root, empty; an empty file system is mounted on it
 _SCRATCH = "/mnt"
+
+#: Where a kernel may write. With Landlock, not even to its own /proc.
+_WRITABLE = (HOME, "/tmp", "/dev/shm")  # noqa: S108 the sandbox's own
 
 #: What a kernel may see in /proc beside its own processes; everything else there is about the machine.
 PROC_SHOWN = frozenset(
@@ -38,38 +42,46 @@ _NICENESS = 10
 _OOM_SCORE = 1000
 
 
-@dataclass(frozen=True)
-class Confined:
-    """What a kernel has in hand once it is shut in."""
+def confine(
+    kernel: str,
+    uid: int | None,
+    limits: KernelLimits,
+    seccomp: bytes,
+    show: Callable[[int], None],
+    *,
+    loopback: bool = False,
+) -> dict[str, int]:
+    """Shut this process in; returns a listening unix socket at `IPC/<channel>` for each of its channels.
 
-    #: Channel name to descriptor of a listening unix socket at `IPC/<channel>`.
-    listeners: dict[str, int]
-    #: Open folder: this kernel's /proc, which lists its own processes and no others.
-    proc: int
-
-
-def confine(kernel: str, uid: int | None, limits: KernelLimits, seccomp: bytes) -> Confined:
-    """Shut this process in. `uid` is the user to become (None: stay, as an ordinary user's template must).
+    `uid` is the user to become (None: stay, as an ordinary user's template must). `show` is given the kernel's /proc,
+    an open folder that lists its own processes and no others, while descriptors may still be sent past what other
+    kernels of the same user have under way (unix(7), ETOOMANYREFS). `loopback`: whether it may talk to itself by TCP;
+    then `seccomp` must let it.
 
     Raises OSError with the step that failed; the process must then end.
     """
     linux.unshare(_NAMESPACES)
+    if loopback:
+        linux.raise_loopback()
     socket.sethostname("kernel")
     settings = _mount_proc()
     _mount_scratch(limits.disk_mb, uid)
     _mount_terminals()
     listeners = _open_channels(kernel)
-    confined = Confined(listeners, os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    show(proc)
+    os.close(proc)
     _write("/proc/self/oom_score_adj", str(_OOM_SCORE))
     os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
     _become_nobody(uid, settings)
     set_limits(limits)
     linux.drop_capabilities()
     linux.no_new_privileges()
+    landlock.restrict(_WRITABLE, "/dev")
     os.chdir(HOME)
     os.umask(0o022)
     linux.load_seccomp(seccomp)
-    return confined
+    return listeners
 
 
 def _write(path: str, text: str, dir_fd: int | None = None) -> None:
@@ -148,7 +160,8 @@ def _become_nobody(uid: int | None, settings: int) -> None:
 def set_limits(limits: KernelLimits) -> None:
     """Resource limits (setrlimit(2)) of this process and all that it starts."""
     for kind, value in (
-        (resource.RLIMIT_CORE, 0),
+        # not 0: with that the system would still start a program, as root, that it hands core dumps to (core(5))
+        (resource.RLIMIT_CORE, 1),
         (resource.RLIMIT_CPU, limits.cpu_seconds),
         (resource.RLIMIT_DATA, data_bytes() + (limits.memory_mb + _START_ALLOWANCE_MB) * _MIB),
         (resource.RLIMIT_FSIZE, limits.disk_mb * _MIB),

@@ -31,14 +31,15 @@ from ipykernel.displayhook import ZMQDisplayHook
 from ipykernel.kernelapp import IPKernelApp
 from tornado import ioloop
 
-from . import fresh
+from . import fresh, threads
 from .forked import ForkedKernel
 from .iopub import DescriptorCapture, IOPub, KernelStream
 from .session import KernelSession
 from .shell import UnwrittenProfile
 
-#: The index of the tools and the way to the broker, as the sandbox mounts them.
+#: The index of the tools, how to call them, and the way to the broker, as the sandbox mounts them.
 TOOLS_INDEX = "/opt/omniops/files/tools.json"
+BROKER_RULES = "/opt/omniops/files/broker.json"
 BROKER_PATH = "/ipc/broker.sock"
 
 #: Loaded by the first use of something that a kernel nearly always uses.
@@ -52,9 +53,6 @@ _LAZY_IMPORTS = (
     "tornado.platform.asyncio",
 )
 
-#: What a template may handle in its own way and a kernel must not.
-_TEMPLATE_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-
 _PANDAS_REHEARSAL = (
     "import pandas as pd\n_d = pd.DataFrame({'a': [1, 2], 'b': ['x', 'y']})\n_d",
     "_d.groupby('b').a.sum()",
@@ -66,7 +64,7 @@ _PANDAS_REHEARSAL = (
 class _Nowhere:
     """Takes the place of the iopub socket until there is one."""
 
-    def send_multipart(self, parts: Sequence[bytes | memoryview]) -> None:
+    def send_multipart(self, parts: Sequence[bytes | memoryview], **_: object) -> None:
         pass
 
 
@@ -131,7 +129,7 @@ class WarmKernel:
         home = os.getcwd()
         fresh.environment(home)
         fresh.reseed()
-        _import_from_here()
+        fresh.import_from_here()
         gc.enable()
         if os.getpgrp() != os.getpid():
             os.setsid()
@@ -139,7 +137,7 @@ class WarmKernel:
         session.renew(key)
         os.register_at_fork(after_in_child=lambda: setattr(session, "forked", True))
         asyncio.set_event_loop(asyncio.new_event_loop())
-        for number in _TEMPLATE_SIGNALS:
+        for number in fresh.TEMPLATE_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         context: zmq.Context[Any] = zmq.Context()
@@ -160,6 +158,7 @@ class WarmKernel:
         kernel.control_thread.start()
         heartbeat = router("hb")
         threading.Thread(target=_beat, args=(heartbeat,), name="Heartbeat", daemon=True).start()
+        threads.belong_to_their_cells(kernel.shell)
         return context
 
     def _connect_output(self, socket: zmq.Socket[bytes]) -> None:
@@ -249,13 +248,6 @@ def _forgo_debugger() -> None:
     sys.modules[module.__name__] = module
 
 
-def _import_from_here() -> None:
-    """Let cells import modules that they wrote: the working folder, after the standard library."""
-    if "" not in sys.path:
-        packages = (i for i, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages")))
-        sys.path.insert(next(packages, len(sys.path)), "")
-
-
 def _logger() -> logging.Logger:
     """Errors of the kernel itself go to descriptor 2, and with it to whoever runs the cell."""
     logger = logging.getLogger("kernel")
@@ -270,4 +262,4 @@ def _logger() -> logging.Logger:
 def _install_tools() -> None:
     """Make `servers.*` importable if the sandbox carries an index of tools."""
     if os.path.exists(TOOLS_INDEX):
-        importlib.import_module(".stubs", __package__).install(index_path=TOOLS_INDEX, broker_path=BROKER_PATH)
+        importlib.import_module(".stubs", __package__).install(TOOLS_INDEX, BROKER_PATH, BROKER_RULES)

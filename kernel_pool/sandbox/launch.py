@@ -11,6 +11,7 @@ The same steps serve root and ordinary users; an ordinary user first makes a use
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -46,6 +47,7 @@ _ETC = {
 _ETC_COPIED = ("ld.so.cache",)
 _ETC_BOUND = ("alternatives",)
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _START_TEMPLATE = "import sys; sys.path[:0] = sys.argv[3:]; from sandbox.template import main; main(*sys.argv[1:3])"
 
 
@@ -55,6 +57,8 @@ def main(spec_fd: str, listener_fd: str) -> None:
     # the one who listens is the socket's owner: who connects later learns whom to end
     with socket.socket(fileno=os.dup(int(listener_fd))) as listener:
         listener.listen()
+    # as descriptors: of the host's folders this process sees none from here on
+    groups = [(os.open(os.path.dirname(path), _FOLDER), os.path.basename(path)) for path in spec.cgroups]
     uid, gid = os.getuid(), os.getgid()
     if spec.rootless:
         linux.unshare(linux.NEW_USER)
@@ -65,11 +69,28 @@ def main(spec_fd: str, listener_fd: str) -> None:
         os.close(int(listener_fd))
         os.close(int(spec_fd))
         _, status = os.waitpid(template, 0)
+        for parent, name in groups:
+            remove_groups(parent, name)
         os._exit(min(os.waitstatus_to_exitcode(status) & 0xFF, 0xFF))
     linux.die_with_parent(signal.SIGKILL)
     build_root(spec)
     arguments = ["-I", "-S", "-c", _START_TEMPLATE, spec_fd, listener_fd, BASE, *spec.package_paths()]
     os.execve(spec.python, [spec.python, *arguments], environment(spec))  # noqa: S606
+
+
+def remove_groups(parent: int, name: str) -> None:
+    """Remove a cgroup of `parent`, an open folder, with the groups in it; all their processes have ended.
+
+    For kernels whose gateway is gone as well; a gateway that lives finds nothing left to remove.
+    """
+    with contextlib.suppress(OSError):
+        group = os.open(name, _FOLDER, dir_fd=parent)
+        for entry in os.scandir(group):
+            if entry.is_dir(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(entry.name, dir_fd=group)
+        os.close(group)
+        os.rmdir(name, dir_fd=parent)
 
 
 def environment(spec: SandboxSpec) -> dict[str, str]:

@@ -8,7 +8,10 @@ prctl(2), seccomp(2).
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
+import socket
 import struct
 
 NEW_NS = 0x0002_0000
@@ -47,13 +50,24 @@ _AT_RECURSIVE = 0x8000
 #: mount_setattr has one number on every architecture (it is newer than the tables were unified).
 _SYS_MOUNT_SETATTR = 442
 
+#: netdevice(7)
+_SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
+_IFF_UP = 1
+_INTERFACE = "16sH22x"
+#: Devices that drivers make in every new network namespace (core_net(5), fb_tunnels_only_for_init_net). They are down,
+#: without an address, and nobody in the namespace has the rights to change that.
+_TUNNELS = frozenset(
+    ("tunl0", "gre0", "gretap0", "erspan0", "sit0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0", "teql0")
+)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _libc.capset.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 
 
-def _check(result: int, what: str) -> int:
+def check(result: int, what: str) -> int:
+    """`result`, or OSError from errno if it is negative."""
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, f"{what}: {os.strerror(error)}")
@@ -65,16 +79,16 @@ def _bytes(text: str | None) -> bytes | None:
 
 
 def unshare(flags: int) -> None:
-    _check(_libc.unshare(flags), f"unshare({flags:#x})")
+    check(_libc.unshare(flags), f"unshare({flags:#x})")
 
 
 def setns(fd: int, kind: int) -> None:
-    _check(_libc.setns(fd, kind), f"setns({kind:#x})")
+    check(_libc.setns(fd, kind), f"setns({kind:#x})")
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
     result = _libc.mount(_bytes(source), _bytes(target), _bytes(kind), flags, _bytes(data))
-    _check(result, f"mount {source or kind} on {target}")
+    check(result, f"mount {source or kind} on {target}")
 
 
 def set_mount_attributes(target: str, attributes: int, *, recursive: bool = False) -> None:
@@ -89,7 +103,7 @@ def set_mount_attributes(target: str, attributes: int, *, recursive: bool = Fals
         ctypes.c_char_p(arguments),
         ctypes.c_size_t(len(arguments)),
     )
-    _check(result, f"mount_setattr {target}")
+    check(result, f"mount_setattr {target}")
 
 
 def bind(source: str, target: str, *, read_only: bool, devices: bool = False) -> None:
@@ -101,25 +115,25 @@ def bind(source: str, target: str, *, read_only: bool, devices: bool = False) ->
 
 def unmount(target: str) -> None:
     """Take a mount out of sight; what still uses it keeps it."""
-    _check(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
+    check(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
 
 
 def enter_root(path: str) -> None:
     """Make the mount at `path` the root of this mount namespace and let go of the old one."""
     os.chdir(path)
-    _check(_libc.pivot_root(b".", b"."), f"pivot_root {path}")
+    check(_libc.pivot_root(b".", b"."), f"pivot_root {path}")
     unmount(".")
     os.chdir("/")
 
 
 def die_with_parent(signal_number: int) -> None:
     """Have the kernel send this process a signal when the process that started it ends."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    check(_libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
 def set_dumpable() -> None:
     """Give /proc/self back to this process after its user id changed."""
-    _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
+    check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
 
 
 def drop_capabilities() -> None:
@@ -127,14 +141,35 @@ def drop_capabilities() -> None:
     with open("/proc/sys/kernel/cap_last_cap", encoding="utf-8") as file:
         last = int(file.read())
     for capability in range(last + 1):
-        _check(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), f"prctl(PR_CAPBSET_DROP, {capability})")
-    _check(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl(PR_CAP_AMBIENT)")
+        check(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), f"prctl(PR_CAPBSET_DROP, {capability})")
+    check(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl(PR_CAP_AMBIENT)")
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(header, bytes(24)), "capset")
+    check(_libc.capset(header, bytes(24)), "capset")
 
 
 def no_new_privileges() -> None:
-    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+    check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+
+
+def raise_loopback() -> None:
+    """Bring up the loopback device of this network namespace. Raises OSError if it has any other that is no tunnel."""
+    require_loopback_only()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack(_INTERFACE, b"lo", 0)
+        _, flags = struct.unpack(_INTERFACE, fcntl.ioctl(control, _SIOCGIFFLAGS, request))
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack(_INTERFACE, b"lo", flags | _IFF_UP))
+
+
+def require_loopback_only() -> None:
+    """Raise OSError where this network namespace has a device beside "lo" that leads out of it."""
+    others = [name for name in _interfaces() if name != "lo" and name not in _TUNNELS]
+    if others:
+        raise OSError(errno.EPERM, f"a network of its own is needed, and this one has {', '.join(others)}")
+
+
+def _interfaces() -> list[str]:
+    with open("/proc/self/net/dev", encoding="utf-8") as file:
+        return [line.split(":")[0].strip() for line in file.readlines()[2:]]
 
 
 def load_seccomp(program: bytes) -> None:
@@ -146,7 +181,7 @@ def load_seccomp(program: bytes) -> None:
     code = ctypes.create_string_buffer(program, len(program))
     argument = Program(len(program) // 8, ctypes.addressof(code))
     result = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(argument), 0, 0)
-    _check(result, "prctl(PR_SET_SECCOMP)")
+    check(result, "prctl(PR_SET_SECCOMP)")
 
 
 def map_user(inside: int, uid: int, gid: int) -> None:

@@ -7,9 +7,10 @@ value. Never raises; bounded in names, lengths and samples.
 
 from __future__ import annotations
 
+import builtins
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
@@ -41,6 +42,35 @@ class Changes:
 
     def __repr__(self) -> str:
         return self._text
+
+
+def look_expression(names: Sequence[str]) -> str:
+    """For user_expressions as well: what `look` says of these names."""
+    return f"__import__('sandbox.namespace', fromlist=['']).look({list(names)!r})"
+
+
+def look(names: Sequence[str]) -> Changes:
+    """{"missing": names that are not there, "changed": those whose values are others than were told last}."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return Changes({})
+    return Changes(compare_names(shell.user_ns, _told, names))
+
+
+def compare_names(
+    namespace: Mapping[str, object], told: Mapping[str, tuple[int, str]], names: Sequence[str]
+) -> dict[str, object]:
+    """`look` in a namespace; changes nothing."""
+
+    def now(name: str) -> tuple[int, str] | None:
+        return (_identity(namespace[name]), describe(namespace[name])) if name in namespace else None
+
+    return {
+        "missing": [name for name in names if name not in namespace and not hasattr(builtins, name)],
+        "changed": [name for name in names if name in told and told[name] != now(name)],
+    }
 
 
 def changes() -> Changes:

@@ -2,7 +2,7 @@
 
 The wire format is Jupyter's (messaging protocol 5.4, HMAC-SHA256 signatures). What differs from the stock session:
 messages leave whole even if a signal handler raises in the middle of sending, anything that JSON cannot hold is
-made presentable instead of lost, and one message is never larger than `MAX_MESSAGE`.
+made presentable instead of lost, and one message is never larger than `packing.MAX_MESSAGE`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,11 @@ from typing import Any
 
 import orjson
 import zmq
-from jupyter_client.jsonutil import json_default
 from jupyter_client.session import DELIM, Session, extract_header
 
-#: Largest content of one message, bytes. Larger ones are cut down here; the gateway refuses much larger ones.
-MAX_MESSAGE = 16 * 1024 * 1024
+from .backlog import Backlog
+from .packing import pack, pack_content
 
-#: A string longer than this is cut when its message is too large.
-_CUT = 64 * 1024
-
-_OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 _PROTOCOL = "5.4"
 _backend_send = zmq.backend.Socket.send
 
@@ -75,69 +70,6 @@ def send_whole(socket: zmq.Socket[bytes], parts: Sequence[bytes | memoryview]) -
         raise KeyboardInterrupt
 
 
-def pack(value: object) -> bytes:
-    """JSON of `value`. NaN becomes null, lone surrogates are escaped, unknown objects become their repr."""
-    try:
-        return orjson.dumps(value, option=_OPTIONS, default=_plain)
-    except (TypeError, RecursionError):
-        return _pack_odd(value)
-
-
-def _pack_odd(value: object) -> bytes:
-    try:
-        return orjson.dumps(_clean(value, 0), option=_OPTIONS, default=_plain)
-    except (TypeError, ValueError, RecursionError) as error:
-        evalue = f"this cannot be written as JSON: {str(error)[:200]!a}"
-        return orjson.dumps({"status": "error", "ename": "ValueError", "evalue": evalue, "traceback": []})
-
-
-def _plain(value: object) -> object:
-    try:
-        return json_default(value)
-    except TypeError:
-        return repr(value)
-
-
-def _clean(value: object, depth: int) -> object:
-    """A copy of `value` that JSON can hold. What is nested deeper than 200 levels is left out."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if depth > 200:
-        return "..."
-    if isinstance(value, dict):
-        return {str(_clean(str(k), depth + 1)): _clean(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_clean(item, depth + 1) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**64:
-        return float(value) if abs(value) < 2**1000 else str(value)
-    return value
-
-
-def _cut(value: object) -> object:
-    if isinstance(value, str) and len(value) > _CUT:
-        return f"{value[:_CUT]}... [{len(value) - _CUT} characters cut: a message holds {MAX_MESSAGE} bytes]"
-    if isinstance(value, dict):
-        return {key: _cut(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_cut(item) for item in value]
-    return value
-
-
-def bounded(msg_type: str, content: dict[str, Any], packed: bytes) -> bytes:
-    """`packed`, or a smaller stand-in that says so if it is larger than `MAX_MESSAGE`."""
-    if len(packed) <= MAX_MESSAGE:
-        return packed
-    if msg_type in ("display_data", "update_display_data", "execute_result"):
-        note = f"[output of {len(packed)} bytes not shown: a message holds {MAX_MESSAGE}]"
-        return pack({**content, "data": {"text/plain": note}, "metadata": {}})
-    smaller = pack(_cut(content))
-    if len(smaller) <= MAX_MESSAGE:
-        return smaller
-    evalue = f"a {msg_type} of {len(packed)} bytes does not fit into a message of {MAX_MESSAGE}"
-    status = {key: content[key] for key in ("execution_count",) if isinstance(content.get(key), int)}
-    return pack({**status, "status": "error", "ename": "ValueError", "evalue": evalue, "traceback": []})
-
-
 def _tell_unshown(msg_type: str) -> None:
     """In a forked child: what is printed there is shown, but an output of other kinds has no way out."""
     if msg_type in ("display_data", "update_display_data", "error"):
@@ -153,9 +85,11 @@ class KernelSession(Session):
         self.pid = os.getpid()
         self._numbers = count(1)
         self.forked = False
+        self.backlog = Backlog()
 
     #: True in a process that user code forked: its sockets are the parent's.
     forked = False
+    backlog = Backlog()
     _numbers = count(1)
 
     def msg_header(self, msg_type: str) -> dict[str, Any]:
@@ -188,7 +122,7 @@ class KernelSession(Session):
 
     def serialize(self, msg: dict[str, Any], ident: list[bytes] | bytes | None = None) -> list[bytes]:
         content = msg.get("content") or {}
-        packed = content if isinstance(content, bytes) else bounded(msg["msg_type"], content, pack(content))
+        packed = content if isinstance(content, bytes) else pack_content(msg["msg_type"], content)
         parts = [pack(msg["header"]), pack(msg["parent_header"]), pack(msg["metadata"]), packed]
         idents = ident if isinstance(ident, list) else [] if ident is None else [ident]
         return [*idents, DELIM, self.sign(parts), *parts]
@@ -221,10 +155,12 @@ class KernelSession(Session):
             if not view.contiguous:
                 raise ValueError(f"Buffer {index} ({buffer!r}) is not contiguous")
             parts.append(view.cast("B") if view.format != "B" or view.ndim != 1 else view)
-        if isinstance(stream, zmq.Socket):
-            send_whole(stream, parts)
-        else:
-            stream.send_multipart(parts)
+        if not isinstance(stream, zmq.Socket):
+            stream.send_multipart(parts, about=message)
+            return message
+        if message["msg_type"] == "execute_reply":
+            self.backlog.keep_reply(message["parent_header"].get("msg_id"), parts[-1])
+        send_whole(stream, parts)
         return message
 
     def deserialize(self, msg_list: list[Any], content: bool = True, copy: bool = True) -> dict[str, Any]:

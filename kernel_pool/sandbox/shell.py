@@ -6,7 +6,7 @@ import contextlib
 import io
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,11 @@ class Shell(ZMQInteractiveShell):
     def forget_transformed(self) -> None:
         """Before a cell: what an earlier one became says nothing about this one, transformers may have changed."""
         self._transformed = None
+
+    @contextlib.contextmanager
+    def _tee(self, channel: str) -> Iterator[None]:
+        """IPython would keep all that every cell ever prints, for `%notebook`; a kernel's memory is limited."""
+        yield
 
     def system_piped(self, cmd: str) -> None:
         """`!command`, its output on descriptors 1 and 2 (a sandbox has no terminals)."""

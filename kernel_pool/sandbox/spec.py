@@ -29,6 +29,10 @@ LIBRARIES = {
     # allocators that reserve address space in gigabytes would run into the limit on data
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",
+    # buffers go back to the system when they are let go: what the allocator keeps counts as the kernel's memory
+    "MALLOC_MMAP_THRESHOLD_": "262144",
+    # read by the import, which may come before the fork
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
 }
 
 
@@ -68,6 +72,10 @@ class SandboxSpec:
     seccomp: str
     #: Seconds that kernels live on after the gateway's connection ended.
     orphan_grace_s: float
+    #: Cgroups of the kernels, one for all of them in each hierarchy; removed when the template has ended.
+    cgroups: tuple[str, ...] = ()
+    #: "forked", or "stock": ipykernel as it comes.
+    kernel: str = "forked"
 
     def package_paths(self) -> list[str]:
         """Where `packages` are inside."""
@@ -86,4 +94,5 @@ class SandboxSpec:
         limits = KernelLimits(**fields.pop("limits"))
         packages = tuple(fields.pop("packages"))
         preload = tuple(fields.pop("preload"))
-        return cls(**fields, limits=limits, packages=packages, preload=preload)
+        cgroups = tuple(fields.pop("cgroups"))
+        return cls(**fields, limits=limits, packages=packages, preload=preload, cgroups=cgroups)

@@ -5,11 +5,15 @@ to a kernel that it made. Whoever connects to its control socket (the gateway; o
 over SOCK_SEQPACKET, descriptors travel beside them:
 
     -> {op: fork, id, uid} + status socket          <- {op: forked, id} + pidfd, or {op: failed, id, error}
+    -> {op: keep, id} + the kernel's /proc
     -> {op: stop}                                   <- end of the connection
-                                                    <- {op: hello, kernels} once per connection
                                                     <- {op: exited, id, status, cpu_s}
 
-A new kernel reports over its status socket: {op: confined} + its /proc, then {op: ready}, or {op: failed, error}. It
+A connection begins with {op: hello, kernels, ended} from here: so many messages {op: living, id} + pidfd and, if it was
+given to keep, /proc follow, then so many {op: exited, ...} of kernels that ended before. By that a gateway takes over
+what one before it left; without a gateway everything ends after a while.
+
+A new kernel reports over its status socket: {op: proc} + its /proc, then {op: ready}, or {op: failed, error}. It
 reads its key there too, 32 bytes: what the template knew, every later kernel could find in its own memory.
 """
 
@@ -26,7 +30,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -37,6 +42,8 @@ from .spec import IPC, KERNELS, SandboxSpec
 
 _MAX_MESSAGE = 65536
 _KEY_BYTES = 32
+#: Ends of kernels that are told to a gateway that comes back.
+_ENDS = 256
 
 
 class Warm(Protocol):
@@ -45,11 +52,13 @@ class Warm(Protocol):
     def run_child(self, listeners: dict[str, int], ipc_dir: str, key: bytes, ready: Callable[[], None]) -> NoReturn: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Child:
     id: str
     pid: int
     pidfd: int
+    #: The kernel's own /proc, once the gateway gave it to keep; -1 before.
+    proc: int = -1
 
 
 def main(spec_fd: str, listener_fd: str) -> None:
@@ -57,9 +66,7 @@ def main(spec_fd: str, listener_fd: str) -> None:
     spec = SandboxSpec.read(int(spec_fd))
     os.close(int(spec_fd))
     _help_interactive_python()
-    from .kernel import WarmKernel
-
-    warm = WarmKernel.build(spec.preload)
+    warm = build(spec.kernel, spec.preload)
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1 or threading.active_count() != 1:
         names = ", ".join(thread.name for thread in threading.enumerate())
@@ -67,6 +74,17 @@ def main(spec_fd: str, listener_fd: str) -> None:
     gc.collect()
     gc.freeze()
     Template(spec, warm, socket.socket(fileno=int(listener_fd))).serve()
+
+
+def build(kernel: str, preload: Sequence[str]) -> Warm:
+    """All that can be there before a kernel of this kind ("forked" or "stock") is forked."""
+    if kernel == "stock":
+        from .stock_kernel import StockKernel
+
+        return StockKernel.build(preload)
+    from .kernel import WarmKernel
+
+    return WarmKernel.build(preload)
 
 
 def _help_interactive_python() -> None:
@@ -88,6 +106,7 @@ class Template:
         self._listener = listener
         self._gateway: socket.socket | None = None
         self._children: dict[str, _Child] = {}
+        self._ends: deque[dict[str, Any]] = deque(maxlen=_ENDS)
         self._alone_since = time.monotonic()
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._selector = selectors.DefaultSelector()
@@ -124,7 +143,11 @@ class Template:
         connection.settimeout(5)
         self._gateway = connection
         self._selector.register(connection, selectors.EVENT_READ)
-        self._tell({"op": "hello", "kernels": sorted(self._children)})
+        self._tell({"op": "hello", "kernels": len(self._children), "ended": len(self._ends)})
+        for child in self._children.values():
+            self._tell({"op": "living", "id": child.id}, tuple(fd for fd in (child.pidfd, child.proc) if fd >= 0))
+        for end in self._ends:
+            self._tell(end)
 
     def _drop_gateway(self) -> None:
         if self._gateway is not None:
@@ -154,6 +177,9 @@ class Template:
         message = json.loads(data)
         if message["op"] == "stop":
             return True
+        if message["op"] == "keep":
+            self._keep(message["id"], fds)
+            return False
         with socket.socket(fileno=fds[0]) as status:
             try:
                 self._fork(message, status)
@@ -176,13 +202,24 @@ class Template:
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)
         self._tell({"op": "forked", "id": child.id}, (child.pidfd,))
 
+    def _keep(self, kernel: str, fds: list[int]) -> None:
+        child = self._children.get(kernel)
+        if child is not None and child.proc < 0 and fds:
+            child.proc = fds.pop()
+        for fd in fds:
+            os.close(fd)
+
     def _reap(self, child: _Child) -> None:
         self._selector.unregister(child.pidfd)
         os.close(child.pidfd)
+        if child.proc >= 0:
+            os.close(child.proc)
         del self._children[child.id]
         _, status, usage = os.wait4(child.pid, 0)
         cpu_s = usage.ru_utime + usage.ru_stime
-        self._tell({"op": "exited", "id": child.id, "status": os.waitstatus_to_exitcode(status), "cpu_s": cpu_s})
+        end = {"op": "exited", "id": child.id, "status": os.waitstatus_to_exitcode(status), "cpu_s": cpu_s}
+        self._ends.append(end)
+        self._tell(end)
 
     def _become_kernel(self, message: dict[str, Any], status: socket.socket) -> NoReturn:
         """The forked child: shut in, then a kernel for the rest of its life."""
@@ -190,9 +227,13 @@ class Template:
         try:
             os.setsid()
             _keep_only({status.fileno()})
-            confined = confine(message["id"], message["uid"], limits, self._seccomp)
-            socket.send_fds(status, [b'{"op": "confined"}'], [confined.proc])
-            os.close(confined.proc)
+
+            def show(proc: int) -> None:
+                socket.send_fds(status, [b'{"op": "proc"}'], [proc])
+
+            listeners = confine(
+                message["id"], message["uid"], limits, self._seccomp, show, loopback=self._spec.kernel == "stock"
+            )
 
             def ready() -> None:
                 settle_memory_limit(limits.memory_mb)
@@ -202,7 +243,7 @@ class Template:
             key = status.recv(_KEY_BYTES)
             if len(key) != _KEY_BYTES:
                 raise EOFError("the gateway went away before it gave the kernel its key")
-            self._warm.run_child(confined.listeners, IPC, key, ready)
+            self._warm.run_child(listeners, IPC, key, ready)
         except BaseException:  # noqa: BLE001 nothing may return into the template's loop
             failure = traceback.format_exc()[-_MAX_MESSAGE // 2 :]
             try:

@@ -6,14 +6,21 @@ import ast
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypedDict
 
 import msgspec
 
-_TYPED_DICT = re.compile(r"^class (\w+)\(TypedDict\):\n(?:(?: {4}.*)?\n)+", re.MULTILINE)
+#: A type of a stub: a class, or, where keys are no names, a call.
+_TYPED_DICT = re.compile(
+    r"^(?:class (\w+)\(TypedDict\):\n(?:(?: {4}.*)?\n)+|(\w+) = TypedDict\(\n(?: {4}.*\n)+\)$)", re.MULTILINE
+)
 
+
+#: What `servers` itself offers beside the servers.
+PACKAGE_MODULES = ("errors", "approvals")
+PACKAGE_FUNCTIONS = ("search", "describe", "folder", "aio", "parallel")
 
 #: Characters of one description.
 MAX_TEXT = 20_000
@@ -30,7 +37,8 @@ class Parameter(msgspec.Struct, frozen=True):
     name: str
     required: bool
     annotation: str
-    default: Any = None
+    #: UNSET where it is required, and where only the tool's server knows it.
+    default: Any = msgspec.UNSET
     description: str = ""
 
 
@@ -41,6 +49,8 @@ class Tool(msgspec.Struct, frozen=True):
     effect: str
     parameters: tuple[Parameter, ...]
     returns: str
+    #: The result comes in parts.
+    streams: bool = False
 
     @property
     def summary(self) -> str:
@@ -69,24 +79,26 @@ class Server(msgspec.Struct, frozen=True, dict=True):
     def by_name(self) -> Mapping[str, Tool]:
         return {tool.name: tool for tool in self.tools}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.by_name)
+
+    def tool(self, name: str) -> Tool | None:
+        return self.by_name.get(name)
+
     @cached_property
     def type_names(self) -> tuple[str, ...]:
         """Names of the types that the stub defines."""
-        return tuple(match[1] for match in _TYPED_DICT.finditer(self.pyi))
+        return tuple(match[1] or match[2] for match in _TYPED_DICT.finditer(self.pyi))
 
     def typed_dict(self, name: str) -> type:
         """A type of the stub for annotations and `help()`. Values of it are plain dicts; the text is never executed."""
-        source = next(match[0] for match in _TYPED_DICT.finditer(self.pyi) if match[1] == name)
+        source = next(match[0] for match in _TYPED_DICT.finditer(self.pyi) if name in match.groups())
         definition = ast.parse(source).body[0]
-        assert isinstance(definition, ast.ClassDef)
-        fields = {
-            item.target.id: Shown(ast.unparse(item.annotation))
-            for item in definition.body
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-        }
+        fields = {key: Shown(ast.unparse(annotation)) for key, annotation in _fields(definition)}
         made: type = TypedDict(name, dict.fromkeys(fields, Any), total=False)  # type: ignore[misc]
         made.__annotations__ = fields
-        made.__doc__ = ast.get_docstring(definition)
+        made.__doc__ = ast.get_docstring(definition) if isinstance(definition, ast.ClassDef) else None
         made.__module__ = f"servers.{self.name}"
         return made
 
@@ -146,6 +158,20 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
     by_folded = {candidate.casefold(): candidate for candidate in candidates}
     found = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
     return by_folded[found[0]] if found else None
+
+
+def _fields(definition: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
+    """Keys and annotations of a TypedDict, however it is written."""
+    if isinstance(definition, ast.ClassDef):
+        for item in definition.body:
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                yield item.target.id, item.annotation
+    elif isinstance(definition, ast.Assign) and isinstance(definition.value, ast.Call):
+        keys = definition.value.args[1]
+        if isinstance(keys, ast.Dict):
+            for key, annotation in zip(keys.keys, keys.values, strict=True):
+                if isinstance(key, ast.Constant):
+                    yield str(key.value), annotation
 
 
 def _positional(tool: Tool, positional: Sequence[object], keywords: Mapping[str, object]) -> Misuse:
