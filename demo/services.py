@@ -123,6 +123,8 @@ class Services:
             "OMNIOPS_CONFIG": str(empty),
             "OMNIOPS_DATA_DIR": str(self._data_dir),
             "OMNIOPS_LOG_LEVEL": "warning",
+            # alike on every machine, whatever images it has
+            "OMNIOPS_POOL__PROVISIONER": "local",
             "OMNIOPS_AGENT__MAX_STEPS": str(_MAX_STEPS),
             f"{tenant}__SHOP__URL": address(self._sockets["shop"]),
             f"{tenant}__SHOP__CONSUMER_KEY": f"ck_{self._key}",

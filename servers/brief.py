@@ -9,11 +9,10 @@ absent. A type or a parameter's description that several tools share is said onc
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterable
-from typing import NotRequired
 
-from .rendering import Annotation, annotation_of, comment_of, fields_of, named_types
+from .foreign.shapes import Record
+from .rendering import Field, NamedType, annotation_of, fields_of, named_types
 from .tool import Parameter, Tool
 
 
@@ -33,17 +32,15 @@ def brief(tools: Iterable[Tool]) -> str:
     return "\n\n".join(groups) + "\n"
 
 
-def _type(cls: type) -> str:
-    return f"{cls.__name__}{{{', '.join(_field(name, hint) for name, hint in fields_of(cls).items())}}}"
+def _type(named: NamedType) -> str:
+    name = named.name if isinstance(named, Record) else named.__name__
+    return f"{name}{{{', '.join(_field(field) for field in fields_of(named))}}}"
 
 
-def _field(name: str, hint: Annotation) -> str:
-    origin: Annotation = typing.get_origin(hint)
-    absent = origin is NotRequired
-    kind = annotation_of(typing.get_args(hint)[0] if absent else hint)
-    comment = comment_of(hint)
-    text = f"{name}{'?' if absent else ''}" + ("" if kind == "str" else f": {kind}")
-    return f"{text} ({comment})" if comment else text
+def _field(field: Field) -> str:
+    name = field.name if field.name.isidentifier() else repr(field.name)
+    text = f"{name}{'' if field.required else '?'}" + ("" if field.annotation == "str" else f": {field.annotation}")
+    return f"{text} ({field.comment})" if field.comment else text
 
 
 def _tool(tool: Tool, said: set[str]) -> str:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .errors import ToolInputError
+from .errors import OutputSchemaError, ToolInputError
 from .rendering import annotation_of
 
 if TYPE_CHECKING:
+    from .foreign.record import Foreign
+    from .foreign.validation import Problem
     from .tool import Parameter
 
 #: Values are quoted in messages up to this many characters.
@@ -26,7 +28,7 @@ def check_arguments(
     Raises:
         ToolInputError: all problems at once; `data` has `valid`, `unknown`, `missing` and `invalid` names.
     """
-    known = {p.name: p for p in parameters}
+    known = {p.name for p in parameters}
     unknown = [key for key in args if key not in known]
     missing = [p.name for p in parameters if p.required and p.name not in args]
     checked: dict[str, Any] = {}
@@ -40,18 +42,45 @@ def check_arguments(
             checked[parameter.name] = msgspec.convert(args[parameter.name], parameter.annotation, strict=False)
         except (msgspec.ValidationError, TypeError) as error:
             invalid[parameter.name] = _type_problem(parameter, args[parameter.name], error)
-    if not (unknown or missing or invalid):
-        return checked
+    _raise_problems(name, qualified_name, parameters, unknown, missing, invalid)
+    return checked
 
-    problems = [f"unknown argument {_quote(key)}" for key in unknown]
-    problems += [f"missing argument {key!r}" for key in missing]
-    problems += invalid.values()
-    likely = _suggestion(unknown, missing, known)
-    raise ToolInputError(
-        f"{name}: {'; '.join(problems)}. Valid: {_listed(parameters)}.{' ' + likely if likely else ''}",
-        tool=qualified_name,
-        data={"valid": list(known), "unknown": unknown, "missing": missing, "invalid": list(invalid)},
-    )
+
+def check_foreign_arguments(
+    name: str, qualified_name: str, parameters: Sequence[Parameter], foreign: Foreign, args: Mapping[str, object]
+) -> dict[str, Any]:
+    """The arguments as they were given, found to fit the foreign schema.
+
+    Raises:
+        ToolInputError: as `check_arguments` does.
+    """
+    known = {p.name for p in parameters}
+    unknown = [key for key in args if key not in known]
+    missing = [p.name for p in parameters if p.required and p.name not in args]
+    given = {key: value for key, value in args.items() if key in known}
+    invalid: dict[str, str] = {}
+    for problem in foreign.argument_problems(given):
+        if not problem.path and missing:
+            continue  # says again what is missing
+        parameter = foreign.parameter_of(str(problem.path[0])) if problem.path else ""
+        invalid.setdefault(parameter, _foreign_problem(parameter, problem, parameters))
+    _raise_problems(name, qualified_name, parameters, unknown, missing, invalid)
+    return given
+
+
+def check_foreign_result(name: str, qualified_name: str, foreign: Foreign, value: object) -> object:
+    """The value, found to fit what its server declares.
+
+    Raises:
+        OutputSchemaError
+    """
+    for problem in foreign.result_problems(value):
+        at = "".join(f"[{step!r}]" for step in problem.path[:10])
+        raise OutputSchemaError(
+            f"{name}: the result{at} does not fit the schema that its server declares: {problem.words}",
+            tool=qualified_name,
+        )
+    return value
 
 
 def closest(word: str, candidates: Iterable[str]) -> str | None:
@@ -59,6 +88,28 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
     by_folded = {candidate.casefold(): candidate for candidate in candidates}
     found = difflib.get_close_matches(str(word).casefold(), by_folded, n=1, cutoff=0.6)
     return by_folded[found[0]] if found else None
+
+
+def _raise_problems(
+    name: str,
+    qualified_name: str,
+    parameters: Sequence[Parameter],
+    unknown: Sequence[str],
+    missing: Sequence[str],
+    invalid: Mapping[str, str],
+) -> None:
+    if not (unknown or missing or invalid):
+        return
+    known = {p.name: p for p in parameters}
+    problems = [f"unknown argument {_quote(key)}" for key in unknown]
+    problems += [f"missing argument {key!r}" for key in missing]
+    problems += invalid.values()
+    likely = _suggestion(unknown, missing, known)
+    raise ToolInputError(
+        f"{name}: {'; '.join(problems)}. Valid: {_listed(parameters)}.{' ' + likely if likely else ''}",
+        tool=qualified_name,
+        data={"valid": list(known), "unknown": list(unknown), "missing": list(missing), "invalid": list(invalid)},
+    )
 
 
 def _suggestion(unknown: Sequence[str], missing: Sequence[str], known: Mapping[str, Parameter]) -> str:
@@ -80,6 +131,16 @@ def _type_problem(parameter: Parameter, value: object, error: Exception) -> str:
     place = f"{parameter.name}{at.rstrip('`')}"
     expected = annotation_of(parameter.annotation)
     return f"{place} is {_quote(value)}, which is not {expected} ({detail[0].lower() + detail[1:]})"
+
+
+def _foreign_problem(name: str, problem: Problem, parameters: Sequence[Parameter]) -> str:
+    if not problem.path:
+        return problem.words
+    place = name + "".join(f"[{step!r}]" for step in problem.path[1:10])
+    expected = next((annotation_of(p.annotation) for p in parameters if p.name == name), "")
+    if len(problem.path) == 1 and problem.value is None and "None" not in expected:
+        return f"{place} is None, which is not {expected} (leave it out instead)"
+    return f"{place}: {problem.words}" + (f" (wanted: {expected})" if len(problem.path) == 1 else "")
 
 
 def _quote(value: object) -> str:

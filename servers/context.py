@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import httpx
+
+from .supabase.project import SupabaseProject
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,14 @@ class Shop:
     consumer_key: str
     consumer_secret: str
     timeout_s: float = 20.0
+    #: Requests under way at once, and started per second, over all sessions of this gateway.
+    in_flight: int = 4
+    requests_per_s: float = 50.0
+    #: What this shop's webhooks are signed with; each topic's own secret is derived from it. "": no webhooks.
+    webhook_secret: str = ""
 
     def __repr__(self) -> str:
-        return f"Shop(url={self.url!r}, consumer_key=***, consumer_secret=***)"
+        return f"Shop(url={self.url!r}, consumer_key=***, consumer_secret=***, webhook_secret=***)"
 
 
 class Rows(Protocol):
@@ -71,3 +78,23 @@ class ToolContext:
     shop: Shop | None = None
     database: TenantDatabase | None = None
     embedder: Embedder | None = None
+    #: The tenant's own tables.
+    supabase: SupabaseProject | None = None
+    #: The tenant's credentials that the tool's record names, and no others.
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _charges: list[float] = field(default_factory=list, repr=False)
+
+    def charge(self, dollars: float) -> None:
+        """Say what this call costs, as soon as that is known: the cell's and the session's budgets count it.
+
+        Raises:
+            ValueError: below zero, or no number.
+        """
+        if not 0 <= dollars < float("inf"):
+            raise ValueError(f"a call cannot cost {dollars} dollars")
+        self._charges.append(dollars)
+
+    @property
+    def charged(self) -> float:
+        """US dollars so far."""
+        return sum(self._charges)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from .context import ToolContext
-from .tool import EFFECTS, Parameter, Tool
+from .tool import EFFECTS, EVERYBODY, Parameter, Tool
 
 
 def dispatcher(*, server: str, name: str, doc: str, operations: Sequence[Tool]) -> Tool:
@@ -33,6 +33,7 @@ def dispatcher(*, server: str, name: str, doc: str, operations: Sequence[Tool]) 
         ),
         returns=functools.reduce(operator.or_, dict.fromkeys(tool.returns for tool in operations)),
         effect=max((tool.effect for tool in operations), key=EFFECTS.index),
+        roles=tuple(role for role in EVERYBODY if any(role in tool.roles for tool in operations)),
         implementation=dispatch,
         operations=targets,
     )

@@ -18,6 +18,12 @@ class ToolError(Exception):
         self.hint = hint
         self.data = dict(data or {})
 
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until another try may be worth it, where the upstream said so."""
+        found = self.data.get("retry_after")
+        return float(found) if isinstance(found, int | float) else None
+
 
 class ToolInputError(ToolError):
     """The arguments do not fit the tool's parameters."""
@@ -40,13 +46,33 @@ class ApprovalDenied(ToolError):
 
 
 class RateLimited(ToolError):
-    """The upstream asks to wait; `data["retry_after"]` is in seconds."""
+    """The upstream asks to wait; `retry_after` says how long."""
 
     retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        tool: str = "",
+        hint: str = "",
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`retry_after`: seconds."""
+        known = {} if retry_after is None else {"retry_after": retry_after}
+        super().__init__(message, tool=tool, hint=hint, data={**(data or {}), **known})
 
 
 class UpstreamError(ToolError):
     """The shop, database or service behind the tool failed or refused."""
+
+
+class NothingDone(UpstreamError):
+    """The upstream could not be reached, or says itself that it did not do it: a write is settled by this.
+
+    Cells know it as UpstreamError.
+    """
 
 
 class OutputSchemaError(ToolError):

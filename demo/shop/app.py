@@ -11,16 +11,18 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from demo.shop import routes
+from demo.shop import reports, routes, staff
 from demo.shop.auth import Call, Key, KeyNotAllowed, Keys
 from demo.shop.responses import API, ShopError, respond
 from demo.shop.seed import Seed
 from demo.shop.store import Store
 
+_ROUTES = (*routes.ROUTES, *staff.ROUTES, *reports.ROUTES)
 
-def create_app(seed: Seed, keys: Sequence[Key], control_token: str) -> Starlette:
-    """A shop with these resources and keys. `control_token` opens `/_double/state` and `/_double/reset`."""
-    store, known_keys = Store(seed), Keys(keys)
+
+def create_app(shop: Seed | Store, keys: Sequence[Key], control_token: str) -> Starlette:
+    """A shop with these resources and keys. `control_token` opens what is below `/_double/`."""
+    store, known_keys = shop if isinstance(shop, Store) else Store(shop), Keys(keys)
 
     async def wc(request: HttpRequest) -> Response:
         return _answer(request, await request.body(), store, known_keys)
@@ -32,6 +34,7 @@ def create_app(seed: Seed, keys: Sequence[Key], control_token: str) -> Starlette
         routes=[
             Route(API + "{path:path}", wc, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             Route("/_double/state", control, methods=["GET"]),
+            Route("/_double/written", control, methods=["GET"]),
             Route("/_double/reset", control, methods=["POST"]),
         ]
     )
@@ -53,7 +56,7 @@ def _answer(request: HttpRequest, raw: bytes, store: Store, keys: Keys) -> Respo
             )
         )
         known = key is not None
-        route, handler, ids = routes.find(path, request.method)
+        route, handler, ids = routes.find(_ROUTES, path, request.method)
         allow = route.allow if known else ""
         answer = handler(routes.Request(store, base, path, query, _json_body(raw), known, ids))
     except ShopError as error:
@@ -81,4 +84,5 @@ def _control(request: HttpRequest, store: Store, token: str) -> Response:
     if request.method == "POST":
         store.reset()
         return Response(status_code=204)
-    return Response(orjson.dumps(store.state()), media_type="application/json")
+    shown = store.written() if request.url.path.endswith("/written") else store.state()
+    return Response(orjson.dumps(shown), media_type="application/json")

@@ -102,7 +102,8 @@ class Keys:
         key = self._keys.get(given["oauth_consumer_key"])
         if key is None:
             raise _denied("Consumer key is invalid.")
-        pairs = [*call.query, *header.items()] if header else list(call.query)
+        query = dict(call.query)  # of one name twice PHP has the last
+        pairs = [*query.items(), *header.items()] if header else list(query.items())
         if not hmac.compare_digest(_signature(call, pairs, given, key), given["oauth_signature"]):
             raise _denied("Invalid signature - provided signature does not match.")
         self._use_nonce(key, given["oauth_nonce"], given["oauth_timestamp"])

@@ -31,7 +31,9 @@ def products(rows: Iterable[Resource], values: Values) -> list[Resource]:
         found = [each for each in found if each["slug"] == values["slug"]]
     if values.get("type"):
         found = [each for each in found if each["type"] == values["type"]]
-    if values.get("status") not in (None, "any"):
+    if values.get("status") == "any":
+        found = [each for each in found if each["status"] != "trash"]
+    elif values.get("status") is not None:
         found = [each for each in found if each["status"] == values["status"]]
     if values.get("category"):
         wanted = values["category"].split(",")
@@ -67,7 +69,9 @@ def customers(rows: Iterable[Resource], values: Values) -> list[Resource]:
 
 def orders(rows: Iterable[Resource], values: Values) -> list[Resource]:
     found = _common(rows, values)
-    if "any" not in values["status"]:
+    if "any" in values["status"]:
+        found = [each for each in found if each["status"] != "trash"]
+    else:
         found = [each for each in found if each["status"] in values["status"]]
     if values["customer"] is not None:
         found = [each for each in found if each["customer_id"] == values["customer"]]
@@ -77,6 +81,20 @@ def orders(rows: Iterable[Resource], values: Values) -> list[Resource]:
             each for each in found if any(wanted in (i["product_id"], i["variation_id"]) for i in each["line_items"])
         ]
     return _search(found, values["search"], _order_text)
+
+
+def coupons(rows: Iterable[Resource], values: Values) -> list[Resource]:
+    found = [each for each in _common(rows, values) if each["status"] != "trash"]
+    if values["code"]:
+        found = [each for each in found if each["code"] == values["code"].lower()]
+    return _search(found, values["search"], lambda each: f"{each['code']} {each['description']}")
+
+
+def webhooks(rows: Iterable[Resource], values: Values) -> list[Resource]:
+    found = _common(rows, values)
+    if values["status"] != "all":
+        found = [each for each in found if each["status"] == values["status"]]
+    return _search(found, values["search"], lambda each: str(each["name"]))
 
 
 def _order_text(order: Resource) -> str:

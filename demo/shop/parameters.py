@@ -136,7 +136,71 @@ CUSTOMER_BODY: dict[str, Any] = {
 NOTE_BODY: dict[str, Any] = {"note": str, "customer_note": bool}
 REFUND_BODY: dict[str, Any] = {"amount": "amount", "reason": str, "api_refund": bool, "meta_data": list}
 
-_TYPE_NAMES = {dict: "object", list: "array", str: "string", bool: "boolean"}
+PRODUCT_BODY: dict[str, Any] = {
+    "name": str,
+    "type": ("simple", "grouped", "external", "variable"),
+    "status": ("draft", "pending", "private", "publish", "future", "auto-draft", "trash"),
+    "sku": str,
+    "regular_price": str,
+    "sale_price": str,
+    "description": str,
+    "short_description": str,
+    "manage_stock": bool,
+    "stock_quantity": int,
+    "stock_status": STOCK,
+    "categories": list,
+    "attributes": list,
+    "meta_data": list,
+}
+VARIATION_BODY: dict[str, Any] = {name: rule for name, rule in PRODUCT_BODY.items() if name not in ("type", "name")}
+CATEGORY_BODY: dict[str, Any] = {"name": str, "slug": str, "parent": int, "description": str}
+COUPON_BODY: dict[str, Any] = {
+    "code": str,
+    "amount": str,
+    "discount_type": ("percent", "fixed_cart", "fixed_product"),
+    "description": str,
+    "date_expires_gmt": str,
+    "usage_limit": int,
+    "usage_limit_per_user": int,
+    "minimum_amount": str,
+    "individual_use": bool,
+    "free_shipping": bool,
+    "meta_data": list,
+}
+WEBHOOK_BODY: dict[str, Any] = {
+    "name": str,
+    "status": ("active", "paused", "disabled"),
+    "topic": str,
+    "delivery_url": str,
+    "secret": str,
+}
+NEW_ORDER_BODY: dict[str, Any] = {
+    **ORDER_BODY,
+    "customer_id": int,
+    "set_paid": bool,
+    "shipping_lines": list,
+    "coupon_lines": list,
+}
+NEW_CUSTOMER_BODY: dict[str, Any] = {**CUSTOMER_BODY, "username": str, "password": str}
+DELETE: dict[str, Parameter] = {"force": Parameter("boolean", False)}
+COUPONS: dict[str, Parameter] = {
+    **_LIST,
+    **_DATED,
+    "orderby": Parameter("enum", "date", choices=("date", "id", "include", "title", "slug", "modified")),
+    "code": Parameter(),
+}
+WEBHOOKS: dict[str, Parameter] = {
+    **_LIST,
+    "orderby": Parameter("enum", "date", choices=("date", "id", "title")),
+    "status": Parameter("enum", "all", choices=("all", "active", "paused", "disabled")),
+}
+REPORT: dict[str, Parameter] = {
+    "period": Parameter("enum", choices=("week", "month", "last_month", "year")),
+    "date_min": Parameter(),
+    "date_max": Parameter(),
+}
+
+_TYPE_NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer"}
 
 
 def read_query(query: Sequence[tuple[str, str]], accepted: Mapping[str, Parameter]) -> dict[str, Any]:

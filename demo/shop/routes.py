@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,8 +36,8 @@ class Answer:
 
 Handler = Callable[[Request], Answer]
 
-_COLLECTION = "GET, POST"
-_ITEM = "GET, POST, PUT, PATCH, DELETE"
+COLLECTION = "GET, POST"
+ITEM = "GET, POST, PUT, PATCH, DELETE"
 
 
 @dataclass(frozen=True)
@@ -49,35 +49,37 @@ class Route:
     allow: str
 
 
-def find(path: str, method: str) -> tuple[Route, Handler, tuple[int, ...]]:
+def find(routes: Iterable[Route], path: str, method: str) -> tuple[Route, Handler, tuple[int, ...]]:
     """The route of a path below wc/v3. Raises ShopError."""
-    for route in ROUTES:
+    for route in routes:
         matched = route.pattern.fullmatch(path)
         if matched and method in route.handlers:
             return route, route.handlers[method], tuple(int(each) for each in matched.groups())
     raise no_route()
 
 
-def _permit(request: Request, verb: str) -> None:
+def permit(request: Request, verb: str) -> None:
     if request.known:
         return
     code, message = {
         "list": ("woocommerce_rest_cannot_view", "Sorry, you cannot list resources."),
         "view": ("woocommerce_rest_cannot_view", "Sorry, you cannot view this resource."),
         "edit": ("woocommerce_rest_cannot_edit", "Sorry, you are not allowed to edit this resource."),
+        "delete": ("woocommerce_rest_cannot_delete", "Sorry, you are not allowed to delete this resource."),
+        "batch": ("woocommerce_rest_cannot_batch", "Sorry, you are not allowed to batch manipulate this resource."),
         "create": ("woocommerce_rest_cannot_create", "Sorry, you are not allowed to create resources."),
     }[verb]
     raise ShopError(401, code, message)
 
 
-def _found(table: Table, key: int, kind: str, *, status: int = 404) -> Resource:
+def existing(table: Table, key: int, kind: str, *, status: int = 404) -> Resource:
     resource = table.get(key)
     if resource is None:
         raise ShopError(status, f"woocommerce_rest_{kind}invalid_id", "Invalid ID.")
     return resource
 
 
-def _list(
+def listed(
     request: Request,
     accepted: Mapping[str, parameters.Parameter],
     select: Callable[[Mapping[str, Any]], list[Resource]],
@@ -85,7 +87,7 @@ def _list(
     up: str = "",
 ) -> Answer:
     values = read_query(request.query, accepted)
-    _permit(request, "list")
+    permit(request, "list")
     rows = select(values)
     body = [linked(each, request.base, collection, up) for each in lists.page(rows, values)]
     url = f"{request.base}{API}{request.path}"
@@ -93,38 +95,38 @@ def _list(
     return Answer(only_fields(body, values["_fields"]), headers=headers)
 
 
-def _one(request: Request, table: Table, kind: str, collection: str) -> Answer:
+def single(request: Request, table: Table, kind: str, collection: str) -> Answer:
     values = read_query(request.query, parameters.ONE)
-    _permit(request, "view")
-    resource = _found(table, request.ids[-1], kind)
+    permit(request, "view")
+    resource = existing(table, request.ids[-1], kind)
     return Answer(only_fields(linked(resource, request.base, collection), values["_fields"]))
 
 
 def list_products(request: Request) -> Answer:
     rows = request.store.products
-    return _list(request, parameters.PRODUCTS, lambda values: lists.products(rows, values), "/products")
+    return listed(request, parameters.PRODUCTS, lambda values: lists.products(rows, values), "/products")
 
 
 def get_product(request: Request) -> Answer:
-    return _one(request, request.store.products, "product_", "/products")
+    return single(request, request.store.products, "product_", "/products")
 
 
 def list_variations(request: Request) -> Answer:
     parent = request.ids[0]
     if request.known:
-        _found(request.store.products, parent, "product_")
+        existing(request.store.products, parent, "product_")
     rows = [each for each in request.store.variations if each["parent_id"] == parent]
     home = f"/products/{parent}"
-    return _list(
+    return listed(
         request, parameters.VARIATIONS, lambda values: lists.products(rows, values), f"{home}/variations", up=home
     )
 
 
 def get_variation(request: Request) -> Answer:
     values = read_query(request.query, parameters.ONE)
-    _permit(request, "view")
+    permit(request, "view")
     parent, key = request.ids
-    variation = _found(request.store.variations, key, "product_variation_")
+    variation = existing(request.store.variations, key, "product_variation_")
     if variation["parent_id"] != parent:
         raise ShopError(404, "woocommerce_rest_product_variation_invalid_id", "Invalid ID.")
     home = f"/products/{parent}"
@@ -133,33 +135,33 @@ def get_variation(request: Request) -> Answer:
 
 def list_categories(request: Request) -> Answer:
     rows = request.store.categories
-    return _list(request, parameters.CATEGORIES, lambda values: lists.categories(rows, values), "/products/categories")
+    return listed(request, parameters.CATEGORIES, lambda values: lists.categories(rows, values), "/products/categories")
 
 
 def get_category(request: Request) -> Answer:
     if request.known and request.store.categories.get(request.ids[0]) is None:
         raise ShopError(404, "woocommerce_rest_term_invalid", "Resource does not exist.")
-    return _one(request, request.store.categories, "term_", "/products/categories")
+    return single(request, request.store.categories, "term_", "/products/categories")
 
 
 def list_customers(request: Request) -> Answer:
     rows = request.store.customers
-    return _list(request, parameters.CUSTOMERS, lambda values: lists.customers(rows, values), "/customers")
+    return listed(request, parameters.CUSTOMERS, lambda values: lists.customers(rows, values), "/customers")
 
 
 def get_customer(request: Request) -> Answer:
     if request.known and request.store.customers.get(request.ids[0]) is None:
         raise ShopError(404, "woocommerce_rest_invalid_id", "Invalid resource ID.")
-    return _one(request, request.store.customers, "", "/customers")
+    return single(request, request.store.customers, "", "/customers")
 
 
 def put_customer(request: Request) -> Answer:
     posted = read_body(request.body, parameters.CUSTOMER_BODY)
-    _permit(request, "edit")
-    _found(request.store.customers, request.ids[0], "", status=400)
+    permit(request, "edit")
+    existing(request.store.customers, request.ids[0], "", status=400)
     customer = request.store.customers.edit(request.ids[0])
     customer |= {name: posted[name] for name in ("email", "first_name", "last_name") if name in posted}
-    _merge_addresses(customer, posted)
+    merge_addresses(customer, posted)
     customer["meta_data"] = request.store.merge_meta(customer["meta_data"], posted.get("meta_data", []))
     request.store.customers.put(customer)
     return Answer(linked(customer, request.base, "/customers"))
@@ -167,22 +169,22 @@ def put_customer(request: Request) -> Answer:
 
 def list_orders(request: Request) -> Answer:
     rows = request.store.orders
-    return _list(request, parameters.ORDERS, lambda values: lists.orders(rows, values), "/orders")
+    return listed(request, parameters.ORDERS, lambda values: lists.orders(rows, values), "/orders")
 
 
 def get_order(request: Request) -> Answer:
-    return _one(request, request.store.orders, "shop_order_", "/orders")
+    return single(request, request.store.orders, "shop_order_", "/orders")
 
 
 def put_order(request: Request) -> Answer:
     posted = read_body(request.body, parameters.ORDER_BODY)
-    _permit(request, "edit")
+    permit(request, "edit")
     store = request.store
-    _found(store.orders, request.ids[0], "shop_order_", status=400)
+    existing(store.orders, request.ids[0], "shop_order_", status=400)
     order = store.orders.edit(request.ids[0])
     plain = ("payment_method", "payment_method_title", "customer_note", "transaction_id")
     order |= {name: posted[name] for name in plain if name in posted}
-    _merge_addresses(order, posted)
+    merge_addresses(order, posted)
     try:
         order["line_items"] = store.merge_lines(order["line_items"], posted.get("line_items", []))
     except LookupError as error:
@@ -190,38 +192,38 @@ def put_order(request: Request) -> Answer:
     order["total"] = money(sum(float(line["total"]) for line in order["line_items"]))
     order["meta_data"] = store.merge_meta(order["meta_data"], posted.get("meta_data", []))
     if posted.get("status", order["status"]) != order["status"]:
-        _change_status(order, posted["status"])
+        change_status(order, posted["status"])
     store.orders.put(order)
     return Answer(linked(order, request.base, "/orders"))
 
 
-def _change_status(order: Resource, status: str) -> None:
+def change_status(order: Resource, status: str) -> None:
     order["status"] = status
     order["is_editable"] = status in ("pending", "on-hold", "auto-draft")
     if status == "completed":
         order["date_completed"] = order["date_completed_gmt"] = now()
 
 
-def _merge_addresses(resource: Resource, posted: Mapping[str, Any]) -> None:
+def merge_addresses(resource: Resource, posted: Mapping[str, Any]) -> None:
     for name, known in (("billing", templates.BILLING), ("shipping", templates.SHIPPING)):
         given = {key: value for key, value in posted.get(name, {}).items() if key in known}
         resource[name] = resource[name] | given
 
 
 def list_notes(request: Request) -> Answer:
-    _permit(request, "list")
+    permit(request, "list")
     order = request.ids[0]
-    _found(request.store.orders, order, "shop_order_")
+    existing(request.store.orders, order, "shop_order_")
     rows = reversed(request.store.notes.get(order, []))
     return Answer([linked(each, request.base, f"/orders/{order}/notes", up=f"/orders/{order}") for each in rows])
 
 
 def create_note(request: Request) -> Answer:
     posted = read_body(request.body, parameters.NOTE_BODY)
-    _permit(request, "create")
-    _require(posted, "note")
+    permit(request, "create")
+    require(posted, "note")
     order = request.ids[0]
-    _found(request.store.orders, order, "shop_order_")
+    existing(request.store.orders, order, "shop_order_")
     note = templates.NOTE | {"id": request.store.new_id(), "date_created": now(), "date_created_gmt": now()} | posted
     request.store.notes.setdefault(order, []).append(note)
     home = f"/orders/{order}"
@@ -230,9 +232,9 @@ def create_note(request: Request) -> Answer:
 
 
 def list_refunds(request: Request) -> Answer:
-    _permit(request, "list")
+    permit(request, "list")
     order = request.ids[0]
-    _found(request.store.orders, order, "shop_order_")
+    existing(request.store.orders, order, "shop_order_")
     rows = reversed(request.store.refunds.get(order, []))
     return Answer([linked(each, request.base, f"/orders/{order}/refunds", up=f"/orders/{order}") for each in rows])
 
@@ -240,10 +242,10 @@ def list_refunds(request: Request) -> Answer:
 def create_refund(request: Request) -> Answer:
     """A refund of an amount. Too much is a 500 whose `data` is a number, and `Location` a pattern, as recorded."""
     posted = read_body(request.body, parameters.REFUND_BODY)
-    _permit(request, "create")
-    _require(posted, "amount")
+    permit(request, "create")
+    require(posted, "amount")
     store, key = request.store, request.ids[0]
-    _found(store.orders, key, "shop_order_")
+    existing(store.orders, key, "shop_order_")
     order = store.orders.edit(key)
     left = float(order["total"]) + sum(float(each["total"]) for each in order["refunds"])
     amount = float(posted["amount"])
@@ -266,26 +268,26 @@ def create_refund(request: Request) -> Answer:
     return Answer(linked(refund, request.base, f"{home}/refunds", up=home), 201, location)
 
 
-def _require(posted: Mapping[str, Any], name: str) -> None:
+def require(posted: Mapping[str, Any], name: str) -> None:
     if not posted.get(name):
         raise ShopError(400, "rest_missing_callback_param", f"Missing parameter(s): {name}", {"params": [name]})
 
 
-def _route(pattern: str, allow: str, handlers: Mapping[str, Handler]) -> Route:
+def route_of(pattern: str, allow: str, handlers: Mapping[str, Handler]) -> Route:
     return Route(re.compile(pattern), handlers, allow)
 
 
 ROUTES = (
-    _route(r"/products", _COLLECTION, {"GET": list_products}),
-    _route(r"/products/categories", _COLLECTION, {"GET": list_categories}),
-    _route(r"/products/categories/(\d+)", _ITEM, {"GET": get_category}),
-    _route(r"/products/(\d+)", _ITEM, {"GET": get_product}),
-    _route(r"/products/(\d+)/variations", _COLLECTION, {"GET": list_variations}),
-    _route(r"/products/(\d+)/variations/(\d+)", _ITEM, {"GET": get_variation}),
-    _route(r"/customers", _COLLECTION, {"GET": list_customers}),
-    _route(r"/customers/(\d+)", _ITEM, {"GET": get_customer, "PUT": put_customer}),
-    _route(r"/orders", _COLLECTION, {"GET": list_orders}),
-    _route(r"/orders/(\d+)", _ITEM, {"GET": get_order, "PUT": put_order}),
-    _route(r"/orders/(\d+)/notes", _COLLECTION, {"GET": list_notes, "POST": create_note}),
-    _route(r"/orders/(\d+)/refunds", _COLLECTION, {"GET": list_refunds, "POST": create_refund}),
+    route_of(r"/products", COLLECTION, {"GET": list_products}),
+    route_of(r"/products/categories", COLLECTION, {"GET": list_categories}),
+    route_of(r"/products/categories/(\d+)", ITEM, {"GET": get_category}),
+    route_of(r"/products/(\d+)", ITEM, {"GET": get_product}),
+    route_of(r"/products/(\d+)/variations", COLLECTION, {"GET": list_variations}),
+    route_of(r"/products/(\d+)/variations/(\d+)", ITEM, {"GET": get_variation}),
+    route_of(r"/customers", COLLECTION, {"GET": list_customers}),
+    route_of(r"/customers/(\d+)", ITEM, {"GET": get_customer, "PUT": put_customer}),
+    route_of(r"/orders", COLLECTION, {"GET": list_orders}),
+    route_of(r"/orders/(\d+)", ITEM, {"GET": get_order, "PUT": put_order}),
+    route_of(r"/orders/(\d+)/notes", COLLECTION, {"GET": list_notes, "POST": create_note}),
+    route_of(r"/orders/(\d+)/refunds", COLLECTION, {"GET": list_refunds, "POST": create_refund}),
 )

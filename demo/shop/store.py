@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,16 +20,21 @@ class Table:
     def __init__(self, seed: Mapping[int, Resource]) -> None:
         self._seed = seed
         self._written: dict[int, Resource] = {}
+        self._removed: set[int] = set()
 
     def get(self, key: int) -> Resource | None:
-        return self._written.get(key) or self._seed.get(key)
+        return None if key in self._removed else self._written.get(key) or self._seed.get(key)
 
     def __iter__(self) -> Iterator[Resource]:
         for key, resource in self._seed.items():
-            yield self._written.get(key, resource)
+            if key not in self._removed:
+                yield self._written.get(key, resource)
+        for key, resource in self._written.items():
+            if key not in self._seed and key not in self._removed:
+                yield resource
 
     def __len__(self) -> int:
-        return len(self._seed)
+        return sum(1 for _ in self)
 
     def edit(self, key: int) -> Resource:
         """A copy to be changed and handed to `put`. Raises KeyError."""
@@ -43,8 +48,28 @@ class Table:
         resource["date_modified"] = resource["date_modified_gmt"] = moment
         self._written[resource["id"]] = resource
 
-    def reset(self) -> None:
-        self._written.clear()
+    def remove(self, key: int) -> None:
+        self._removed.add(key)
+
+    def changes(self) -> dict[str, Any]:
+        kept = {str(key): resource for key, resource in self._written.items() if key not in self._removed}
+        return {"written": kept, "removed": sorted(self._removed)}
+
+    def snapshot(self) -> tuple[dict[int, Resource], set[int]]:
+        """What differs from the seed. What is stored is never changed in place, so a flat copy is one."""
+        return dict(self._written), set(self._removed)
+
+    def restore(self, written: Mapping[int, Resource], removed: Set[int]) -> None:
+        self._written, self._removed = dict(written), set(removed)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that differs from a shop's seed, to be gone back to."""
+
+    tables: Mapping[str, tuple[Mapping[int, Resource], Set[int]]]
+    below: Mapping[str, Mapping[int, Sequence[Resource]]]
+    next_id: int
 
 
 class Store:
@@ -56,20 +81,36 @@ class Store:
         self.variations = Table(seed.variations)
         self.customers = Table(seed.customers)
         self.orders = Table(seed.orders)
+        self.coupons = Table({})
+        self.webhooks = Table({})
         self.notes: dict[int, list[Resource]] = {}
         self.refunds: dict[int, list[Resource]] = {}
-        self._ids = itertools.count(_FIRST_NEW_ID)
+        self._next_id = _FIRST_NEW_ID
+        self._untouched = self.snapshot()
 
     def new_id(self) -> int:
-        return next(self._ids)
+        self._next_id += 1
+        return self._next_id - 1
 
     def reset(self) -> None:
         """Back to the seed, as if nothing had ever been written."""
-        for table in (self.categories, self.products, self.variations, self.customers, self.orders):
-            table.reset()
-        self.notes.clear()
-        self.refunds.clear()
-        self._ids = itertools.count(_FIRST_NEW_ID)
+        self.restore(self._untouched)
+
+    def snapshot(self) -> Snapshot:
+        below = {"notes": self.notes, "refunds": self.refunds}
+        return Snapshot(
+            {name: table.snapshot() for name, table in self._tables.items()},
+            {name: {key: tuple(rows) for key, rows in kept.items()} for name, kept in below.items()},
+            self._next_id,
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """The shop as it was then, the ids that it gives next too."""
+        for name, table in self._tables.items():
+            table.restore(*snapshot.tables[name])
+        self.notes = {key: list(rows) for key, rows in snapshot.below["notes"].items()}
+        self.refunds = {key: list(rows) for key, rows in snapshot.below["refunds"].items()}
+        self._next_id = snapshot.next_id
 
     def state(self) -> dict[str, list[Resource]]:
         """Everything that the retail data knows of, for comparing."""
@@ -78,6 +119,24 @@ class Store:
             "variations": list(self.variations),
             "customers": list(self.customers),
             "orders": list(self.orders),
+        }
+
+    def written(self) -> dict[str, Any]:
+        """All that differs from the seed: for each kind what was written, by id, and the ids that were removed."""
+        changed = {name: table.changes() for name, table in self._tables.items()}
+        below = {"notes": self.notes, "refunds": self.refunds}
+        return changed | {name: {str(key): rows for key, rows in kept.items()} for name, kept in below.items()}
+
+    @property
+    def _tables(self) -> dict[str, Table]:
+        return {
+            "categories": self.categories,
+            "products": self.products,
+            "variations": self.variations,
+            "customers": self.customers,
+            "orders": self.orders,
+            "coupons": self.coupons,
+            "webhooks": self.webhooks,
         }
 
     def merge_meta(

@@ -236,6 +236,58 @@ ORDER: dict[str, Any] = {
     "currency_symbol": "$",
 }
 
+SHIPPING_LINE: dict[str, Any] = {
+    "id": 0,
+    "method_title": "",
+    "method_id": "",
+    "instance_id": "",
+    "total": "0.00",
+    "total_tax": "0.00",
+    "taxes": [],
+    "tax_status": "taxable",
+    "meta_data": [],
+}
+
+COUPON: dict[str, Any] = {
+    "id": 0,
+    "code": "",
+    "amount": "0.00",
+    "status": "publish",
+    **_DATES,
+    "discount_type": "fixed_cart",
+    "description": "",
+    "date_expires": None,
+    "date_expires_gmt": None,
+    "usage_count": 0,
+    "individual_use": False,
+    "product_ids": [],
+    "excluded_product_ids": [],
+    "usage_limit": None,
+    "usage_limit_per_user": None,
+    "limit_usage_to_x_items": None,
+    "free_shipping": False,
+    "product_categories": [],
+    "excluded_product_categories": [],
+    "exclude_sale_items": False,
+    "minimum_amount": "0.00",
+    "maximum_amount": "0.00",
+    "email_restrictions": [],
+    "used_by": [],
+    "meta_data": [],
+}
+
+WEBHOOK: dict[str, Any] = {
+    "id": 0,
+    "name": "",
+    "status": "active",
+    "topic": "",
+    "resource": "",
+    "event": "",
+    "hooks": [],
+    "delivery_url": "",
+    **_DATES,
+}
+
 NOTE: dict[str, Any] = {
     "id": 0,
     "author": "WooCommerce",

@@ -11,7 +11,7 @@ from ..checking import closest
 from ..context import ToolContext
 from ..database import database_of
 from ..errors import ToolDenied, ToolNotFound
-from ..tool import tool
+from ..tool import EVERYBODY, tool
 from ..woocommerce.shapes import Variant
 from . import store
 
@@ -41,7 +41,7 @@ class ProductPage(TypedDict):
     variants: list[Variant]
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def search_products(
     ctx: ToolContext,
     *,
@@ -56,7 +56,7 @@ async def search_products(
         return [_hit(row) for row in await store.by_meaning(rows, query, embedding, limit)]
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def search_by_category(
     ctx: ToolContext,
     *,
@@ -77,7 +77,7 @@ async def search_by_category(
     return [_hit(row) for row in found]
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def get_complete_page_details(
     ctx: ToolContext, *, product_id: Annotated[int, Meta(description="id of a search result", ge=1)]
 ) -> ProductPage:

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from ..context import ToolContext
 from ..database import database_of
-from ..tool import tool
+from ..tool import CONVERSATION, tool
 
 
 class HandOver(TypedDict):
@@ -16,7 +16,7 @@ class HandOver(TypedDict):
     status: Annotated[str, Meta(description="always 'waiting'")]
 
 
-@tool(effect="write")
+@tool(effect="write", roles=CONVERSATION)
 async def hand_over(
     ctx: ToolContext,
     *,

@@ -79,6 +79,15 @@ def require_verified(ctx: ToolContext) -> None:
         )
 
 
+def require_staff(ctx: ToolContext) -> None:
+    """
+    Raises:
+        ToolDenied: the session is a conversation with a customer.
+    """
+    if ctx.pins.customer_required:
+        raise ToolDenied("This is for the shop's staff, not for a conversation with a customer.")
+
+
 async def _by_id(store: Store, number: str, digits: str) -> Object | None:
     """Most stores number orders by id, some with letters around it."""
     try:

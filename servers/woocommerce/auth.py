@@ -16,6 +16,9 @@ from oauthlib.oauth1 import SIGNATURE_HMAC_SHA256, SIGNATURE_TYPE_QUERY, Client
 from ..context import Shop
 from ..errors import ToolError
 
+_Method = Literal["GET", "POST", "PUT", "DELETE"]
+_METHODS: dict[str, _Method] = {"GET": "GET", "POST": "POST", "PUT": "PUT", "DELETE": "DELETE"}
+
 
 class OAuth(httpx.Auth):
     """Signs each attempt anew: a store takes no nonce twice."""
@@ -29,8 +32,7 @@ class OAuth(httpx.Auth):
         )
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        method: Literal["GET", "PUT"] = "PUT" if request.method == "PUT" else "GET"
-        signed, _, _ = self._client.sign(str(request.url), http_method=method)
+        signed, _, _ = self._client.sign(str(request.url), http_method=_METHODS[request.method])
         request.url = httpx.URL(signed)
         yield request
 

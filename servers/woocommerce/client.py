@@ -1,8 +1,13 @@
-"""A WooCommerce store over wc/v3: one request at a time, errors raised, reads repeated, lists paged."""
+"""A WooCommerce store over wc/v3: bounded and paced, errors raised, reads repeated, lists paged, writes sent once.
+
+The `woocommerce` package is not used: it blocks the event loop, opens a connection per request, and neither pages,
+repeats nor tells refusals apart. The tests hold this client against it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, Literal
 
 import httpx
@@ -11,7 +16,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from ..context import Shop, ToolContext
 from ..errors import ToolDenied, ToolError, UpstreamError
 from .auth import auth_for
-from .problems import TRANSIENT, OutcomeUnknown, content, problem
+from .gate import gate_of
+from .problems import TRANSIENT, OutcomeUnknown, content, problem, retry_after
 
 #: wc/v3's largest page.
 PAGE_SIZE = 100
@@ -22,6 +28,7 @@ LONGEST_WAIT = 5.0
 
 Parameters = Mapping[str, str | int]
 Object = dict[str, Any]
+Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 
 class Store:
@@ -32,6 +39,7 @@ class Store:
         self._http = http
         self._auth = auth_for(shop)
         self._timeout = httpx.Timeout(shop.timeout_s)
+        self._shop = shop
 
     async def get(self, path: str, params: Parameters | None = None) -> Any:
         """The JSON at `path` (below wc/v3, such as "orders/38").
@@ -46,10 +54,44 @@ class Store:
         found: Object = await self.get(path)
         return found
 
-    async def pages(self, path: str, params: Parameters | None = None) -> AsyncIterator[list[Object]]:
-        """The pages of a list, each requested when the one before has been taken."""
-        page = 1
-        while True:
+    async def count(self, path: str, params: Parameters | None = None) -> int:
+        """How many objects a list has, by X-WP-Total."""
+        response = await self._read(path, {**(params or {}), "per_page": 1})
+        total = response.headers.get("x-wp-total", "")
+        if not total.isdecimal():
+            raise UpstreamError(f"The store does not say how many {path} there are (X-WP-Total is missing).")
+        return int(total)
+
+    async def first(self, path: str, params: Parameters, limit: int) -> list[Object]:
+        """The first `limit` objects of a list. After the first page the others are fetched at once."""
+        size = min(limit, PAGE_SIZE)
+        query = {**params, "per_page": size}
+        response = await self._read(path, {**query, "page": 1})
+        found: list[Object] = content(response)
+        total = response.headers.get("x-wp-totalpages", "")
+        if not total.isdecimal():
+            async for page in self.pages(path, query, start=2 if _more_after(1, response) else 0):
+                found += page
+                if len(found) >= limit:
+                    break
+            return found[:limit]
+        wanted = range(2, min(int(total), -(-limit // size)) + 1)
+        for page in await _together([self.get(path, {**query, "page": n}) for n in wanted]):
+            found += page
+        return found[:limit]
+
+    async def each(self, path: str, params: Parameters | None = None) -> AsyncIterator[Object]:
+        """Every object of a list, page after page; memory is bounded by a page."""
+        async for page in self.pages(path, params):
+            for found in page:
+                yield found
+
+    async def pages(
+        self, path: str, params: Parameters | None = None, *, start: int = 1
+    ) -> AsyncIterator[list[Object]]:
+        """The pages of a list from `start` (0: none), each requested when the one before has been taken."""
+        page = start
+        while page:
             response = await self._read(path, {"per_page": PAGE_SIZE, **(params or {}), "page": page})
             yield content(response)
             if not _more_after(page, response):
@@ -63,18 +105,41 @@ class Store:
             OutcomeUnknown: the request may have been applied.
             ToolError: as `get`.
         """
+        return await self._write("PUT", path, body)
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Object:
+        """Make an object at `path`; the object. Sent once: see `create.py` for what follows no answer.
+
+        The Location of the answer is not followed: for refunds it is a regular expression.
+
+        Raises:
+            OutcomeUnknown, ToolError: as `put`.
+        """
+        return await self._write("POST", path, body)
+
+    async def delete(self, path: str, *, force: bool) -> Object:
+        """Remove the object at `path`, for good with `force`, else to the trash; as it was before.
+
+        Raises:
+            OutcomeUnknown, ToolError: as `put`.
+        """
+        return await self._write("DELETE", path, None, {"force": "true"} if force else None)
+
+    async def _write(
+        self, method: Method, path: str, body: Mapping[str, Any] | None, params: Parameters | None = None
+    ) -> Object:
         try:
-            response = await self._send("PUT", path, json=body)
-        except httpx.ConnectError as error:
-            raise self._unreachable(error) from None
+            response = await self._send(method, path, json=body, params=params)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise self._unreachable(error) from None  # it never went out
         except httpx.TransportError as error:
-            raise OutcomeUnknown(f"The store did not answer PUT {path}: {_kind(error)}.") from None
+            raise OutcomeUnknown(f"The store did not answer {method} {path}: {_kind(error)}.") from None
         if response.status_code in TRANSIENT:
-            raise OutcomeUnknown(f"The store answered PUT {path} with status {response.status_code}.")
+            raise OutcomeUnknown(f"The store answered {method} {path} with status {response.status_code}.")
         if not response.is_success:
             raise problem(response)
-        updated: Object = content(response)
-        return updated
+        written: Object = content(response)
+        return written
 
     async def _read(self, path: str, params: Parameters) -> httpx.Response:
         async for attempt in AsyncRetrying(
@@ -95,21 +160,26 @@ class Store:
 
     async def _send(
         self,
-        method: Literal["GET", "PUT"],
+        method: Method,
         path: str,
         *,
         params: Parameters | None = None,
         json: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
-        return await self._http.request(
-            method,
-            f"{self.url}/wp-json/wc/v3/{path}",
-            params=params,
-            json=json,
-            auth=self._auth,
-            timeout=self._timeout,
-            follow_redirects=False,
-        )
+        gate = gate_of(self._shop)
+        async with gate.request():
+            response = await self._http.request(
+                method,
+                f"{self.url}/wp-json/wc/v3/{path}",
+                params=params,
+                json=json,
+                auth=self._auth,
+                timeout=self._timeout,
+                follow_redirects=False,
+            )
+        if response.status_code in (429, 503) and 0 < (delay := retry_after(response) or 0) <= LONGEST_WAIT:
+            gate.close_for(delay)
+        return response
 
     def _unreachable(self, error: httpx.TransportError) -> UpstreamError:
         # The exception's own text is left out: it may quote the signed URL.
@@ -127,6 +197,17 @@ def store_of(ctx: ToolContext) -> Store:
     if ctx.shop is None:
         raise ToolDenied("No store is configured for this tenant.", hint="Set the tenant's shop url and keys.")
     return Store(ctx.shop, ctx.http)
+
+
+async def _together(reads: Sequence[Coroutine[Any, Any, list[Object]]]) -> list[list[Object]]:
+    """All results in order; at the first failure the others are cancelled and it is raised as it is."""
+    tasks = [asyncio.ensure_future(read) for read in reads]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _more_after(page: int, response: httpx.Response) -> bool:

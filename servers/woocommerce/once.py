@@ -52,9 +52,9 @@ async def change_order(ctx: ToolContext, tool: str, order_id: int | str, plan: O
     """
     store = store_of(ctx)
     digits = order_digits(order_id)
-    async with _alone(store, f"orders/{digits}"):
+    async with alone(store, f"orders/{digits}"):
         order = await order_of(ctx, store, order_id)
-        async with _alone(store, f"customers/{order['customer_id']}"):
+        async with alone(store, f"customers/{order['customer_id']}"):
             if str(order["id"]) != digits:  # found by another number: the lock above was not this order's
                 order = await store.object(f"orders/{order['id']}")
             return await _change_order(ctx, store, tool, order, plan)
@@ -88,12 +88,30 @@ async def change_customer(ctx: ToolContext, tool: str, customer_id: int, change:
     """Apply `change` to the customer once; the customer as it is then."""
     store = store_of(ctx)
     path = f"customers/{customer_id}"
-    async with _alone(store, path):
+    async with alone(store, path):
         customer = await customer_of(ctx, store, customer_id)
         if stamp_of(customer, ctx.idempotency_key) is None:
-            stamp = {"key": ctx.idempotency_key, "tool": tool, "balances": {}}
-            customer = await _put(store, path, customer, change, stamp)
+            customer = await _put(store, path, customer, change, new_stamp(ctx, tool))
     return customer
+
+
+async def change_object(ctx: ToolContext, tool: str, path: str, plan: Callable[[Object], Change]) -> Object:
+    """Apply `plan` once to a product, variation, order, customer or coupon; the object as it is then.
+
+    Raises:
+        ToolError: from `plan` (nothing is changed then), from the store.
+    """
+    store = store_of(ctx)
+    async with alone(store, path):
+        found = await store.object(path)
+        if stamp_of(found, ctx.idempotency_key) is None:
+            found = await _put(store, path, found, plan(found), new_stamp(ctx, tool))
+    return found
+
+
+def new_stamp(ctx: ToolContext, tool: str) -> dict[str, Any]:
+    """What a write leaves in its object's meta_data."""
+    return {"key": ctx.idempotency_key, "tool": tool, "balances": {}}
 
 
 def stamp_of(raw: Raw, key: str) -> dict[str, Any] | None:
@@ -138,8 +156,8 @@ _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary
 
 
 @asynccontextmanager
-async def _alone(store: Store, path: str) -> AsyncIterator[None]:
-    """One write at a time to an object, as a store's PUT cannot be conditional. Lock orders before customers."""
+async def alone(store: Store, path: str) -> AsyncIterator[None]:
+    """Hold an object: one write at a time to it, as a store's PUT cannot be conditional. Orders before customers."""
     key = (store.url, path)
     lock = _locks.get(key)
     if lock is None:

@@ -10,7 +10,8 @@ from msgspec import Meta
 
 from ..context import ToolContext
 from ..errors import ToolDenied, ToolInputError
-from ..tool import tool
+from ..tool import CONVERSATION, tool
+from . import previews
 from .access import require_same_customer
 from .client import Object, store_of
 from .items import line_update, require_items, swaps, total_difference
@@ -48,7 +49,7 @@ Line: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 OptionalLine: TypeAlias = Annotated[str, Meta(max_length=200)]
 
 
-@tool(effect="write")
+@tool(effect="write", roles=CONVERSATION, preview=previews.cancellation)
 async def cancel_order(
     ctx: ToolContext, *, order_id: OrderId, reason: Literal["no longer needed", "ordered by mistake"]
 ) -> Order:
@@ -76,7 +77,7 @@ async def cancel_order(
     return order_view(await change_order(ctx, "cancel_order", order_id, plan))
 
 
-@tool(effect="write", revert="change_order_address with the former address")
+@tool(effect="write", roles=CONVERSATION, revert="change_order_address with the former address")
 async def change_order_address(
     ctx: ToolContext,
     *,
@@ -97,7 +98,7 @@ async def change_order_address(
     return order_view(await change_order(ctx, "change_order_address", order_id, plan))
 
 
-@tool(effect="write")
+@tool(effect="write", roles=CONVERSATION)
 async def change_order_items(
     ctx: ToolContext, *, order_id: OrderId, item_ids: ItemIds, new_item_ids: NewItemIds, payment_method_id: MethodId
 ) -> Order:
@@ -126,7 +127,7 @@ async def change_order_items(
     return order_view(await change_order(ctx, "change_order_items", order_id, plan))
 
 
-@tool(effect="write", revert="change_order_payment with the former method, by a person")
+@tool(effect="write", roles=CONVERSATION, revert="change_order_payment with the former method, by a person")
 async def change_order_payment(ctx: ToolContext, *, order_id: OrderId, payment_method_id: MethodId) -> Order:
     """Pay a pending order with another payment method of the customer; the first one is refunded.
 
@@ -157,7 +158,7 @@ async def change_order_payment(ctx: ToolContext, *, order_id: OrderId, payment_m
     return order_view(await change_order(ctx, "change_order_payment", order_id, plan))
 
 
-@tool(effect="write")
+@tool(effect="write", roles=CONVERSATION)
 async def return_items(ctx: ToolContext, *, order_id: OrderId, item_ids: ItemIds, payment_method_id: MethodId) -> Order:
     """Request the return of items of a completed (delivered) order.
 
@@ -183,7 +184,7 @@ async def return_items(ctx: ToolContext, *, order_id: OrderId, item_ids: ItemIds
     return order_view(await change_order(ctx, "return_items", order_id, plan))
 
 
-@tool(effect="write")
+@tool(effect="write", roles=CONVERSATION)
 async def exchange_items(
     ctx: ToolContext, *, order_id: OrderId, item_ids: ItemIds, new_item_ids: NewItemIds, payment_method_id: MethodId
 ) -> Order:
@@ -213,7 +214,7 @@ async def exchange_items(
     return order_view(await change_order(ctx, "exchange_items", order_id, plan))
 
 
-@tool(effect="write", revert="change_customer_address with the former address")
+@tool(effect="write", roles=CONVERSATION, revert="change_customer_address with the former address")
 async def change_customer_address(
     ctx: ToolContext,
     *,

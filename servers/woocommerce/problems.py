@@ -3,6 +3,8 @@ refund above the total is 500 with `"data": 500`; everything else carries {code,
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -44,9 +46,9 @@ def problem(response: httpx.Response) -> ToolError:
     if status == 429:
         return RateLimited(
             f"The store asks to slow down ({request}).",
-            data=data | {"retry_after": 1.0 if (delay := _delay(response)) is None else delay},
+            data=data | {"retry_after": 1.0 if (delay := retry_after(response)) is None else delay},
         )
-    if status in (400, 413):
+    if status in (400, 409, 410, 413):
         named = "; ".join(f"{name}: {why}" for name, why in details.items())
         return ToolInputError(f"The store refused {request}: {named or said}", data=data | {"params": details})
     if 300 <= status < 400:
@@ -58,7 +60,7 @@ def problem(response: httpx.Response) -> ToolError:
     error = UpstreamError(f"The store failed at {request} with status {status}: {said}", data=data)
     if status in TRANSIENT:
         error.retryable = True
-        if (delay := _delay(response)) is not None:
+        if (delay := retry_after(response)) is not None:
             error.data["retry_after"] = delay
     return error
 
@@ -89,15 +91,21 @@ def _body(response: httpx.Response) -> tuple[str, str, dict[str, str]]:
         return "", response.reason_phrase or "no explanation", {}
     data = body.get("data")
     params = data.get("params") if isinstance(data, dict) else None
-    details = {_clean(k): _clean(v) for k, v in params.items()} if isinstance(params, dict) else {}
-    return _clean(body.get("code", "")), _clean(body.get("message", "")), details
+    details = {printable(k): printable(v) for k, v in params.items()} if isinstance(params, dict) else {}
+    return printable(body.get("code", "")), printable(body.get("message", "")), details
 
 
-def _clean(text: object) -> str:
+def printable(text: object) -> str:
+    """A store's words, capped and without control characters."""
     return "".join(c for c in str(text) if c.isprintable())[:MESSAGE_LENGTH]
 
 
-def _delay(response: httpx.Response) -> float | None:
-    """Seconds of Retry-After, where it is there and no date."""
+def retry_after(response: httpx.Response) -> float | None:
+    """Seconds that the store asks to wait, by Retry-After: a number, or a date (RFC 9110, section 10.2.3)."""
     value = response.headers.get("retry-after", "")
-    return float(value) if value.isdecimal() else None
+    if value.isascii() and value.isdecimal():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None

@@ -1,4 +1,4 @@
-"""The tools of this server: reads, the seven writes, and the dispatcher that is made of the writes."""
+"""What a conversation with a customer needs: reads, the seven writes, and the dispatcher that is made of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ..context import ToolContext
-from ..dispatch import dispatcher
-from ..errors import ToolInputError, ToolNotFound
-from ..tool import tool
-from .access import customer_of, order_of, require_same_customer
-from .client import Object, store_of
-from .operations import (
+from ...context import ToolContext
+from ...dispatch import dispatcher
+from ...errors import ToolInputError, ToolNotFound
+from ...tool import EVERYBODY, tool
+from ..access import customer_of, order_of, require_same_customer
+from ..client import Object, store_of
+from ..operations import (
     CustomerId,
     OrderId,
     cancel_order,
@@ -23,19 +23,19 @@ from .operations import (
     exchange_items,
     return_items,
 )
-from .shapes import Customer, Order, Product, customer_view, order_view, product_view
+from ..shapes import Customer, Order, Product, customer_view, order_view, product_view
 
 #: Pages of a name search that are looked through for the right postcode.
 NAME_PAGES = 10
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def lookup_order(ctx: ToolContext, *, order_id: OrderId) -> Order:
     """One order with its items, payments and shipments."""
     return order_view(await order_of(ctx, store_of(ctx), order_id))
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def verify_customer(
     ctx: ToolContext,
     *,
@@ -69,13 +69,13 @@ async def verify_customer(
     return customer_view(found)
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def get_customer(ctx: ToolContext, *, customer_id: CustomerId) -> Customer:
     """A customer's name, address and payment methods. Their orders: list_orders."""
     return customer_view(await customer_of(ctx, store_of(ctx), customer_id))
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def list_orders(
     ctx: ToolContext,
     *,
@@ -94,7 +94,7 @@ async def list_orders(
     return orders[:limit]
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def get_product_details(
     ctx: ToolContext, *, product_id: Annotated[int, Meta(description="a product's id, not an item_id", ge=1)]
 ) -> Product:

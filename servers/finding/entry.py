@@ -1,0 +1,29 @@
+"""What of a tool it is found by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from servers.rendering import annotation_of
+from servers.tool import Tool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Texts by field, from the one that says most to the one that says least."""
+
+    name: str
+    server: str
+    parameters: str
+    description: str
+
+
+def entry_of(tool: Tool, server_doc: str = "") -> Entry:
+    """`server_doc`: the server's description, of which the first line counts."""
+    parameters = " ".join(f"{p.name} {p.description}" for p in tool.parameters)
+    return Entry(
+        name=tool.name,
+        server=f"{tool.server} {server_doc.partition(chr(10))[0]}",
+        parameters=parameters,
+        description=f"{tool.doc}\n{annotation_of(tool.returns)}",
+    )

@@ -1,0 +1,1 @@
+"""The tools of this server, one resource a module; `service` has those for a conversation with a customer."""
