@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,8 @@ class Principal:
 
     name: str
     tenant: str | None = None
+    #: Set for people who decide about calls and do nothing else: the tenants whose calls, empty for all.
+    approves: frozenset[str] | None = None
 
     def may_reach(self, tenant: str) -> bool:
         return self.tenant is None or self.tenant == tenant
@@ -22,14 +25,25 @@ class Principal:
 class Tokens:
     """The tokens that are valid. They are kept as digests; a look takes the same time whichever fits, or none."""
 
-    def __init__(self, operator: str, tenants: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        operator: str,
+        tenants: Mapping[str, str],
+        approvers: Mapping[str, tuple[str, Iterable[str]]] = MappingProxyType({}),
+    ) -> None:
         """`operator`: the token that reaches every tenant; `tenants`: by name, those that reach one.
+
+        `approvers`: by name, those of people who decide about calls, with the tenants whose calls they are.
 
         Raises ValueError for a token that is empty or stands for two.
         """
         known = [(_digest(operator), Principal("operator"))]
         known += [(_digest(token), Principal(f"tenant:{name}", name)) for name, token in tenants.items()]
-        if not all((operator, *tenants.values())):
+        known += [
+            (_digest(token), Principal(f"approver:{name}", approves=frozenset(reach)))
+            for name, (token, reach) in approvers.items()
+        ]
+        if not all((operator, *tenants.values(), *(token for token, _ in approvers.values()))):
             raise ValueError("an access token is empty")
         if len({digest for digest, _ in known}) < len(known):
             raise ValueError("one access token is set twice: give every tenant, and the server, one of its own")

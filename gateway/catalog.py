@@ -6,22 +6,22 @@ import asyncio
 
 import httpx
 
-from gateway.broker.contexts import shop_of
+from gateway.broker.contexts import Contexts
+from gateway.credentials.vault import CredentialMissing
 from gateway.db import Database
-from gateway.settings import Settings
 from servers.catalog.load import LoadReport, load_catalog
 from servers.context import Embedder
 
 
 class NoShop(Exception):
-    """The tenant has no store to load from."""
+    """The tenant has no store to load from, or not its keys."""
 
 
 class Catalog:
     """Loads one tenant's catalogue at a time."""
 
-    def __init__(self, settings: Settings, database: Database, embedder: Embedder, http: httpx.AsyncClient) -> None:
-        self._settings = settings
+    def __init__(self, contexts: Contexts, database: Database, embedder: Embedder, http: httpx.AsyncClient) -> None:
+        self._contexts = contexts
         self._database = database
         self._embedder = embedder
         self._http = http
@@ -34,8 +34,10 @@ class Catalog:
             NoShop
             ToolError: the store failed or refused; the catalogue is as it was.
         """
-        configured = self._settings.tenants.get(tenant)
-        shop = shop_of(configured) if configured else None
+        try:
+            shop = await self._contexts.shop(tenant)
+        except CredentialMissing as error:
+            raise NoShop(f"The store of tenant {tenant!r} cannot be reached: {error}") from None
         if shop is None:
             raise NoShop(f"Tenant {tenant!r} has no store. Set tenants.{tenant}.shop in the configuration.")
         async with self._lock:

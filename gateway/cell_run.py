@@ -1,4 +1,4 @@
-"""One cell in one kernel, as a session runs it: outputs to an event sink as they come, variables at the end."""
+"""One cell in one kernel, as a session runs it: outputs to event sinks as they come, variables at the end."""
 
 from __future__ import annotations
 
@@ -9,66 +9,123 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.envelope import VARIABLES, shown
+from gateway.session_rows import RunningCell
 from gateway.transcripts.clean import plain
 from gateway.types import Event, EventSink
 from kernel_pool.pool import Kernel
 from kernel_pool.sandbox.namespace import EXPRESSION
-from kernel_pool.types import CellResult, KernelGone
+from kernel_pool.types import CellResult, CellUnknown, KernelGone
 
 #: Wall time for looking at a kernel's variables after a cell that failed.
 _LOOK_S = 5.0
+#: How often it is asked, where it drops the question.
+_LOOKS = 5
 _LOOK = {VARIABLES: EXPRESSION}
 
 
 class OutputStream:
-    """`put` never waits; the sink gets the texts in order, joined where it is slower than the kernel.
+    """`put` never waits; each sink gets the texts in order, joined where it is slower than the kernel.
 
-    What waits is bounded by what the pool keeps of a cell's output.
+    All of them are held until the cell is over, for sinks that come later: bounded by what the pool keeps of a cell.
     """
 
-    def __init__(self, sink: EventSink | None, redact: Callable[[str], str]) -> None:
+    def __init__(self, redact: Callable[[str], str]) -> None:
         self._redact = redact
         self._texts: list[str] = []
-        self._wake = asyncio.Event()
         self._over = False
-        self._pump = asyncio.create_task(self._run(sink)) if sink is not None else None
+        self._pumps: dict[asyncio.Task[None], asyncio.Event] = {}
+
+    def listen(self, sink: EventSink) -> None:
+        """Give the sink what was put so far, and what will be."""
+        wake = asyncio.Event()
+        wake.set()
+        self._pumps[asyncio.create_task(self._run(sink, wake))] = wake
 
     def put(self, output: Mapping[str, Any]) -> None:
         """One output, as the kernel sent it."""
-        text = _text(output) if self._pump is not None else ""
+        text = _text(output)
         if text:
             self._texts.append(text)
-            self._wake.set()
+            self._wake()
+
+    def end(self) -> None:
+        """Nothing more is put."""
+        self._over = True
+        self._wake()
 
     async def close(self) -> None:
-        """Everything has been handed to the sink when this returns."""
-        self._over = True
-        self._wake.set()
-        if self._pump is not None:
-            await self._pump
+        """Everything has been handed to the sinks when this returns."""
+        self.end()
+        await asyncio.gather(*self._pumps)
 
-    async def _run(self, sink: EventSink) -> None:
-        while self._texts or not self._over:
-            await self._wake.wait()
-            self._wake.clear()
-            texts, self._texts = self._texts, []
+    def _wake(self) -> None:
+        for wake in self._pumps.values():
+            wake.set()
+
+    async def _run(self, sink: EventSink, wake: asyncio.Event) -> None:
+        told = 0
+        while told < len(self._texts) or not self._over:
+            await wake.wait()
+            wake.clear()
+            texts, told = self._texts[told:], len(self._texts)
             if texts:
                 await sink(Event("output", {"text": self._redact(plain("".join(texts)))}))
 
 
-async def execute_cell(kernel: Kernel, code: str, cell_id: str, deadline_s: float, stream: OutputStream) -> CellResult:
+async def execute_cell(
+    kernel: Kernel, code: str, cell_id: str, msg_id: str, deadline_s: float, stream: OutputStream
+) -> CellResult:
     """The cell's result, with what changed in the kernel's variables; also of a kernel that is gone already."""
     try:
         result = await kernel.execute(
-            code, deadline_s=deadline_s, on_output=stream.put, user_expressions=_LOOK, cell_id=cell_id
+            code,
+            deadline_s=deadline_s,
+            on_output=stream.put,
+            user_expressions=_LOOK,
+            cell_id=cell_id,
+            msg_id=msg_id,
         )
     except KernelGone as gone:
         return _dead(gone)
+    return await _with_variables(kernel, result)
+
+
+async def resume_cell(kernel: Kernel, cell: RunningCell, stream: OutputStream) -> CellResult:
+    """The same for a cell that an earlier gateway began, with all its outputs. One that never arrived is sent now."""
+    try:
+        result = await kernel.resume(
+            cell.msg_id,
+            deadline_s=cell.left_s,
+            on_output=stream.put,
+            allowed_s=cell.allowed_s,
+            started=cell.started,
+        )
+    except CellUnknown:
+        return await execute_cell(kernel, cell.code, cell.id, cell.msg_id, cell.allowed_s, stream)
+    except KernelGone as gone:
+        return replace(_dead(gone), started=cell.started, reason=f"{gone.exit.detail}; the kernel's state is lost")
+    return await _with_variables(kernel, result)
+
+
+async def evaluate(kernel: Kernel, expressions: Mapping[str, str], deadline_s: float) -> CellResult:
+    """Have a kernel that is idle evaluate expressions of ours: an empty cell does nothing else.
+
+    Raises:
+        KernelGone
+    """
+    for _ in range(_LOOKS):
+        looked = await kernel.execute("", deadline_s=deadline_s, user_expressions=expressions, silent=True)
+        if looked.status != "error" or looked.error is not None:
+            break  # else a kernel that is about to forget what waited behind a cell that failed has dropped this, too
+    return looked
+
+
+async def _with_variables(kernel: Kernel, result: CellResult) -> CellResult:
     if result.status == "ok" or result.state_lost:
         return result
-    # Jupyter evaluates no expressions after an error; an empty cell does nothing else
+    # Jupyter evaluates no expressions after an error
     try:
-        looked = await kernel.execute("", deadline_s=_LOOK_S, user_expressions=_LOOK)
+        looked = await evaluate(kernel, _LOOK, _LOOK_S)
     except KernelGone as gone:
         return replace(result, state_lost=True, exit=gone.exit)
     if looked.state_lost:

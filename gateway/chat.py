@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,15 +17,17 @@ from gateway.agent.loop import run_turn
 from gateway.agent.model import ModelClient
 from gateway.agent.prompt import cells_prompt, direct_prompt
 from gateway.agent.types import Message, Mode, TurnLimits, TurnResult
-from gateway.broker import Broker
+from gateway.approvals.notices import Notices
+from gateway.direct_steps import DirectSteps
 from gateway.session_errors import SessionBusy, SessionError, SessionLost
 from gateway.session_rows import SessionInfo, SessionRows
 from gateway.sessions import Sessions
 from gateway.settings import AgentSettings
 from gateway.tokens import Ledger, Prices
+from gateway.tool_catalogue import Catalogue
 from gateway.transcripts.clean import clean_json, clean_text
-from gateway.transcripts.notebook import DirectStep, Said
-from gateway.types import CallRecord, CellRun, Event, EventSink, Grant
+from gateway.transcripts.notebook import Said
+from gateway.types import CellRun, Event, EventSink, Role
 from kernel_pool.types import KernelPoolError
 from servers.registry import Registry
 
@@ -43,6 +44,8 @@ class _Conversation:
 
     history: list[Message]
     turns: int
+    #: The tools as they were at its start: what the model is told of them stays, so that its prompt cache holds.
+    tools: Registry
     ledger: Ledger = field(default_factory=Ledger)
     #: The same conversation as it would be with direct tool calls only; of this gateway's turns.
     direct_history: list[Message] = field(default_factory=list)
@@ -58,8 +61,9 @@ class Chat:
         *,
         sessions: Sessions,
         rows: SessionRows,
-        broker: Broker,
-        registry: Registry,
+        steps: DirectSteps,
+        notices: Notices,
+        catalogue: Catalogue,
         model: ModelClient | str,
         settings: AgentSettings,
         policies: Mapping[str, str],
@@ -68,8 +72,9 @@ class Chat:
         """`model`: or why there is none; `policies`: the shop's policy by tenant."""
         self._sessions = sessions
         self._rows = rows
-        self._broker = broker
-        self._registry = registry
+        self._steps = steps
+        self._notices = notices
+        self._catalogue = catalogue
         self._model = model
         self._settings = settings
         self._code_kb = code_kb
@@ -92,7 +97,7 @@ class Chat:
             SessionBusy: the session's last turn is still under way.
         """
         model = self.require()
-        conversation = await self._conversation(session.id)
+        conversation = await self._conversation(session)
         if conversation.task is not None and not conversation.task.done():
             raise SessionBusy(session.id, 1)
         turn = self._turn(session, conversation, model, clean_text(message), sink, mode or self._settings.mode)
@@ -110,12 +115,13 @@ class Chat:
         """Stop every turn and wait for its end."""
         await asyncio.gather(*(self.forget(session) for session in list(self._conversations)))
 
-    async def _conversation(self, session: str) -> _Conversation:
-        if session not in self._conversations:
-            turns = await self._rows.messages(session)
-            found = _Conversation([message for turn in turns for message in turn], len(turns))
-            self._conversations.setdefault(session, found)
-        return self._conversations[session]
+    async def _conversation(self, session: SessionInfo) -> _Conversation:
+        if session.id not in self._conversations:
+            turns = await self._rows.messages(session.id)
+            tools = self._catalogue.of(session.grant)
+            found = _Conversation([message for turn in turns for message in turn], len(turns), tools)
+            self._conversations.setdefault(session.id, found)
+        return self._conversations[session.id]
 
     async def _turn(
         self,
@@ -130,7 +136,14 @@ class Chat:
         conversation.turns += 1
         index = conversation.turns
         said = Said(f"turn-{index}-customer", "customer", message, started)
-        if await _to_its_end(self._sessions.record(session.id, said)):
+        notice = ""
+
+        async def begin() -> None:
+            nonlocal notice
+            await self._sessions.record(session.id, said)
+            notice = await self._notices.take(session.id)
+
+        if await _to_its_end(begin()):
             _cancel_this_task()  # again, so that the turn ends in order
         kept: list[Event] = []
 
@@ -141,10 +154,10 @@ class Chat:
             else:
                 await sink(event)
 
-        cells, direct = self._cells(session), self._direct(session)
+        cells, direct = self._cells(session, conversation.tools), self._direct(session, conversation.tools)
         result = await run_turn(
             session=session.id,
-            message=message,
+            message=f"{notice}\n\n{message}" if notice else message,
             history=conversation.history,
             model=model,
             actor=cells if mode == "cells" else direct,
@@ -200,10 +213,10 @@ class Chat:
         """What the turn cost, and what its tool calls would have cost as direct ones."""
         prices = Prices.from_settings(model.settings)
         calls = [call for step in result.steps for call in step.calls]
-        actor = self._direct(session)
+        actor = self._direct(session, conversation.tools)
         direct, messages = await direct_turn(
             system=actor.system,
-            functions=self._functions(),
+            functions=_functions(conversation.tools, session.role),
             history=conversation.direct_history,
             message=message,
             calls=calls,
@@ -223,7 +236,7 @@ class Chat:
 
     # -- the two ways of acting --
 
-    def _cells(self, session: SessionInfo) -> CellActor:
+    def _cells(self, session: SessionInfo, tools: Registry) -> CellActor:
         async def run_cell(code: str, sink: EventSink) -> CellRun:
             code = code.replace("\0", "")
             try:
@@ -240,23 +253,23 @@ class Chat:
             await self._sessions.interrupt(session.id)
 
         system = cells_prompt(
-            self._registry,
+            tools,
             self._settings.everyday_tools,
             shop=session.tenant,
             policy=self._policies.get(session.tenant, ""),
         )
         return CellActor(system=system, run_cell=run_cell, interrupt=interrupt, code_kb=self._code_kb)
 
-    def _direct(self, session: SessionInfo) -> DirectActor:
-        grant = Grant(tenant=session.tenant, principal=session.principal, session=session.id, role=session.role)
+    def _direct(self, session: SessionInfo, tools: Registry) -> DirectActor:
         system = direct_prompt(shop=session.tenant, policy=self._policies.get(session.tenant, ""))
-        steps = _Steps(self._sessions, self._broker)
-        return DirectActor(system=system, functions=self._functions(), broker=steps, grant=grant)
+        functions = _functions(tools, session.role)
+        return DirectActor(system=system, functions=functions, broker=self._steps, grant=session.grant)
 
-    def _functions(self) -> dict[str, dict[str, Any]]:
-        """All tools: without a kernel there is no way to find one that the request does not list."""
-        names = [tool.qualified_name for tool in self._registry if not tool.operations]
-        return dict(zip(names, self._registry.openai_tools(names), strict=True))
+
+def _functions(tools: Registry, role: Role) -> dict[str, dict[str, Any]]:
+    """All of the role's tools: without a kernel there is no way to find one that the request does not list."""
+    names = [t.qualified_name for t in tools if role in t.roles and not t.operations]
+    return dict(zip(names, tools.openai_tools(names), strict=True))
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> bool:
@@ -279,25 +292,3 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> bool:
 def _cancel_this_task() -> None:
     if this := asyncio.current_task():
         this.cancel()
-
-
-class _Steps:
-    """The broker for direct calls: a step waits for the session's running cell, and is in the transcript at its end."""
-
-    def __init__(self, sessions: Sessions, broker: Broker) -> None:
-        self._sessions = sessions
-        self._broker = broker
-        self._started: dict[str, tuple[str, datetime]] = {}
-
-    async def begin_cell(self, session: str, cell: str) -> None:
-        await self._sessions.begin_step(session, cell)
-        self._started[session] = (cell, datetime.now(UTC))
-
-    async def end_cell(self, session: str) -> tuple[CallRecord, ...]:
-        cell, started = self._started.pop(session, (uuid.uuid4().hex, datetime.now(UTC)))
-        calls = await self._sessions.end_step(session)
-        await self._sessions.record(session, DirectStep(cell, calls, started, datetime.now(UTC)))
-        return calls
-
-    async def call(self, grant: Grant, tool: str, args: dict[str, Any]) -> object:
-        return await self._broker.call(grant, tool, args)

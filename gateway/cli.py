@@ -1,8 +1,9 @@
-"""`omniops`: serve, chat, transcripts, load."""
+"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,12 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from gateway.client import ClientError, GatewayClient
+from gateway.client import ClientError, client_for
+from gateway.commands.approvals import app as approvals
+from gateway.commands.approvals import calls
+from gateway.commands.credentials import app as credentials
+from gateway.commands.mcp import app as mcp
+from gateway.commands.tools import app as tools
 from gateway.data_dir import DataDir
 from gateway.settings import SettingsError, load_settings
 from gateway.terminal import TurnView, show_notebook, show_summaries
@@ -25,6 +31,15 @@ app = typer.Typer(
 )
 transcripts = typer.Typer(help="Read what happened. Needs no running gateway.", no_args_is_help=True)
 app.add_typer(transcripts, name="transcripts")
+kernelspec = typer.Typer(
+    help="Sandboxed kernels for any Jupyter client. Needs no running gateway.", no_args_is_help=True
+)
+app.add_typer(kernelspec, name="kernelspec")
+app.add_typer(tools, name="tools")
+app.add_typer(mcp, name="mcp")
+app.add_typer(approvals, name="approvals")
+app.add_typer(calls, name="calls")
+app.add_typer(credentials, name="credentials")
 
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")
@@ -93,12 +108,12 @@ def chat(
     console = Console()
     view = TurnView(console)
     body = {"tenant": tenant, "message": question, "session": session, "mode": mode}
-    with _client(data_dir, url, token, silence_s=120) as client:
+    with client_for(data_dir, url, token, silence_s=120) as client:
         for event in client.events("/v1/chat", {name: value for name, value in body.items() if value is not None}):
             view.show(event)
     if view.session:
         console.print(f"session {view.session}", style="dim", highlight=False)
-    if view.reason != "answered":
+    if view.reason not in ("answered", "paused"):
         raise typer.Exit(1)
 
 
@@ -107,10 +122,29 @@ def load(
     tenant: TenantOption, data_dir: DataDirOption = None, url: UrlOption = None, token: ClientTokenOption = None
 ) -> None:
     """Fill the product catalogue of a tenant from its store, through a running gateway."""
-    with _client(data_dir, url, token, silence_s=None) as client:
+    with client_for(data_dir, url, token, silence_s=None) as client:
         report = client.post(f"/v1/tenants/{tenant}/catalog")
     counts = ", ".join(f"{report[name]} {name}" for name in ("created", "updated", "unchanged", "deleted"))
     print(f"{report['products']} products, {report['variants']} variants ({counts}) in {report['seconds']:.1f} s")
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False, data_dir: DataDirOption = None
+) -> None:
+    """Try every part of every kind of sandbox on this machine, and say what is missing and how to get it.
+
+    Needs no running gateway and no root. Ends with 0 when the gateway could start with its configuration, else 1.
+    """
+    from gateway.doctor import diagnose, show
+
+    diagnosis = asyncio.run(diagnose(load_settings(data_dir=data_dir)))
+    if as_json:
+        print(json.dumps(diagnosis.to_json(), indent=2))
+    else:
+        show(Console(), diagnosis)
+    if not diagnosis.healthy:
+        raise typer.Exit(1)
 
 
 @transcripts.command("list")
@@ -139,38 +173,63 @@ def show_transcript(
     console.print(f"\n{path}\nOpen it in Jupyter: jupyter lab {path}", style="dim", highlight=False, soft_wrap=True)
 
 
+@kernelspec.command("install")
+def install_kernelspecs(
+    user: Annotated[bool, typer.Option("--user", help="For this user alone.")] = False,
+    sys_prefix: Annotated[
+        bool, typer.Option("--sys-prefix", help="For this Python environment (the default).")
+    ] = False,
+    prefix: Annotated[Path | None, typer.Option(help="Below this folder: share/jupyter/kernels.")] = None,
+) -> None:
+    """Write a kernelspec for each profile of the configuration, over those that are there."""
+    from gateway.kernels import choice_of
+    from gateway.kernelspecs import install
+
+    if user + sys_prefix + (prefix is not None) > 1:
+        raise typer.BadParameter("Of --user, --sys-prefix and --prefix one at most can be given.")
+    folder = None if user else str(prefix.absolute() if prefix else sys.prefix)
+    settings = load_settings()
+    choice = asyncio.run(choice_of(settings))
+    for spec in install(settings, choice, user=user, prefix=folder):
+        print(f"{spec.name:24} {spec.folder}")
+    print(f"Kernels run in: {choice}")
+
+
+@kernelspec.command("list")
+def list_kernelspecs() -> None:
+    """List our kernelspecs that Jupyter finds from here."""
+    from gateway.kernelspecs import installed
+
+    for spec in installed():
+        print(f"{spec.name:24} {spec.provisioner:15} {spec.folder}")
+
+
+@kernelspec.command("remove")
+def remove_kernelspecs(
+    names: Annotated[list[str] | None, typer.Argument(help="Which ones.", show_default="all of ours")] = None,
+) -> None:
+    """Remove kernelspecs that `install` wrote."""
+    from gateway.kernelspecs import remove
+
+    for spec in remove(names or []):
+        print(f"removed {spec.folder}")
+
+
 def main() -> None:
     """The command line's entry: what went wrong is said in a line, not in a traceback."""
+    from gateway.kernelspecs import KernelspecError
     from gateway.runtime import StartError
+    from kernel_pool.types import KernelPoolError
 
     try:
         app()
-    except (SettingsError, StartError, ClientError, TranscriptError) as error:
+    except (SettingsError, StartError, ClientError, TranscriptError, KernelspecError, KernelPoolError) as error:
         print(f"omniops: {error}", file=sys.stderr)
         sys.exit(1)
 
 
 def _transcripts(data_dir: Path | None) -> TranscriptStore:
     return TranscriptStore(DataDir(data_dir or load_settings().data_dir).transcripts)
-
-
-def _client(data_dir: Path | None, url: str | None, token: str | None, *, silence_s: float | None) -> GatewayClient:
-    """A client of the gateway that is named, or of the one that runs on the data folder."""
-    settings = load_settings(data_dir=data_dir)
-    url = url or (str(settings.client.url) if settings.client.url else None)
-    token = token or (settings.client.token.get_secret_value() if settings.client.token else None)
-    if url is None:
-        folder = DataDir(settings.data_dir)
-        running = folder.running()
-        if running is None:
-            raise ClientError(
-                f"No gateway runs on the data folder {folder.path}. Start one (omniops serve), or name one "
-                "with --url and --token."
-            )
-        return GatewayClient(running.url, token or running.token, read_timeout_s=silence_s)
-    if token is None:
-        raise ClientError("--url needs the gateway's access token: --token, or OMNIOPS_CLIENT__TOKEN.")
-    return GatewayClient(url, token, read_timeout_s=silence_s)
 
 
 if __name__ == "__main__":

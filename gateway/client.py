@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 from httpx_sse import SSEError, connect_sse
 
+from gateway.data_dir import DataDir
+from gateway.settings import load_settings
 from gateway.types import Event
 
 _CONNECT_S = 5.0
@@ -38,10 +41,25 @@ class GatewayClient:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
         """The JSON answer. Raises ClientError."""
+        return self._ask("GET", path, None, params)
+
+    def post(self, path: str, body: dict[str, Any] | None = None, params: Mapping[str, str] | None = None) -> Any:
+        """The JSON answer. Raises ClientError."""
+        return self._ask("POST", path, body, params)
+
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON answer. Raises ClientError."""
+        return self._ask("PUT", path, body, None)
+
+    def delete(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+        """The JSON answer. Raises ClientError."""
+        return self._ask("DELETE", path, None, params)
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None, params: Mapping[str, str] | None) -> Any:
         with self._problems():
-            response = self._http.post(path, json=body)
+            response = self._http.request(method, path, json=body, params=params)
             self._check(response)
             return response.json()
 
@@ -74,3 +92,26 @@ class GatewayClient:
             raise ClientError(f"The gateway at {self._url} was silent for too long.") from None
         except (httpx.HTTPError, SSEError, json.JSONDecodeError) as error:
             raise ClientError(f"The connection to {self._url} failed: {error}") from None
+
+
+def client_for(data_dir: Path | None, url: str | None, token: str | None, *, silence_s: float | None) -> GatewayClient:
+    """A client of the gateway that is named, or of the one that runs on the data folder.
+
+    Raises:
+        ClientError, SettingsError
+    """
+    settings = load_settings(data_dir=data_dir)
+    url = url or (str(settings.client.url) if settings.client.url else None)
+    token = token or (settings.client.token.get_secret_value() if settings.client.token else None)
+    if url is None:
+        folder = DataDir(settings.data_dir)
+        running = folder.running()
+        if running is None:
+            raise ClientError(
+                f"No gateway runs on the data folder {folder.path}. Start one (omniops serve), or name one "
+                "with --url and --token."
+            )
+        return GatewayClient(running.url, token or running.token, read_timeout_s=silence_s)
+    if token is None:
+        raise ClientError("--url needs the gateway's access token: --token, or OMNIOPS_CLIENT__TOKEN.")
+    return GatewayClient(url, token, read_timeout_s=silence_s)

@@ -100,6 +100,13 @@ class Database:
         """One of the gateway's own connections, in autocommit; `connection.transaction()` for more than a statement."""
         return self._own.connection()
 
+    async def dedicated(self) -> AsyncConnection[DictRow]:
+        """A connection of its own, outside the pools, in autocommit; the caller closes it. Raises psycopg.Error."""
+        timeout = int(self._settings.connect_timeout_s)
+        return await AsyncConnection.connect(
+            self._url, autocommit=True, row_factory=dict_row, connect_timeout=max(1, timeout)
+        )
+
     async def fetch(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
         async with self._own.connection() as connection:
             return await (await connection.execute(sql.encode(), parameters)).fetchall()
@@ -113,6 +120,21 @@ class Database:
         """The number of rows touched."""
         async with self._own.connection() as connection:
             return (await connection.execute(sql.encode(), parameters)).rowcount
+
+    async def fetch_one_surely(self, sql: str, parameters: Parameters = ()) -> dict[str, Any] | None:
+        """`fetch_one`, tried again while the database is away (`away_s`): for what may be applied twice.
+
+        Where the connection broke after the statement was sent, nobody knows whether it was applied.
+        """
+        async for attempt in AsyncRetrying(
+            stop=stop_after_delay(self._settings.away_s),
+            wait=wait_exponential(multiplier=0.02, max=1),
+            retry=retry_if_exception(is_away),
+            reraise=True,
+        ):
+            with attempt:
+                return await self.fetch_one(sql, parameters)
+        raise AssertionError("unreachable: tenacity returns or raises")
 
     def tenant(self, tenant: str) -> TenantConnections:
         """What a tool of this tenant gets."""
@@ -191,6 +213,13 @@ async def _apply(connection: AsyncConnection[DictRow], name: str, sql: bytes, di
 
 def _read_migrations(folder: Path) -> list[tuple[str, bytes]]:
     return [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.sql"))]
+
+
+def is_away(error: BaseException) -> bool:
+    """The connection broke, or the server stops, starts or is full: the same statement may be answered later."""
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    return error.sqlstate is None or error.sqlstate.startswith(("08", "57P")) or error.sqlstate == "53300"
 
 
 def _may_pass(error: BaseException) -> bool:

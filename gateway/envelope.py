@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.checking.types import Check, Finding
 from gateway.tokens import count_text
 from gateway.transcripts.clean import plain
 from gateway.types import CallRecord
@@ -34,9 +35,11 @@ _ARGUMENT_CHARS = 60
 _ARGUMENTS_CHARS = 200
 _TRACE_LINES = 8
 _LABEL = 8
+_ADVICE = 3
 #: What a label, its indentation and line end cost at most.
 _LABEL_TOKENS = 6
 
+_OWN_LINE = re.compile(r"^line (\d+)", re.MULTILINE)
 _FRAME = re.compile(r"^\s*Cell In\[(\d+)\], line (\d+)(?:, in (.*))?$")
 _ARROW = re.compile(r"^-+> \d+ ?(.*)$")
 _SHOWN_NAME = re.compile(r"^(?:print\()?([A-Za-z_]\w*)\)?;?$")
@@ -48,7 +51,9 @@ class Envelope:
     tokens: int
 
 
-class _Variables(msgspec.Struct):
+class Variables(msgspec.Struct):
+    """Changes of a kernel's variables, as it tells them: names with what they hold."""
+
     new: dict[str, str] = {}
     changed: dict[str, str] = {}
     deleted: list[str] = []
@@ -71,14 +76,19 @@ def make_envelope(
     *,
     budget: int,
     redact: Callable[[str], str] = str,
+    check: Check | None = None,
+    advice: Sequence[Finding] = (),
 ) -> Envelope:
     """The envelope of cell number `index`, of at most `budget` tokens (at least 100).
 
+    `check`: what was known of the cell before it ran; `advice`: what of it is to be told.
+
     Takes time with the size of the outputs, up to some 0.1 s: call it in a thread when they are large.
     """
-    variables = _variables(result.user_expressions.get(VARIABLES, ""))
-    head = _head(index, result, calls)
-    parts = [part for part in _parts(code, result, calls, variables, redact) if part.text]
+    variables = variables_of(result)
+    head = _head(index, result, calls, check)
+    said = _parts(code, result, calls, variables, redact) if check is None or not check.stopped else ()
+    parts = [part for part in [*said, *_checked(result, check, advice, redact)] if part.text]
     room = budget - count_text(head)
     for _ in range(6):
         text = "\n".join([head, *_fitted(parts, room)])
@@ -91,7 +101,7 @@ def make_envelope(
 
 
 def _parts(
-    code: str, result: CellResult, calls: Sequence[CallRecord], variables: _Variables, redact: Callable[[str], str]
+    code: str, result: CellResult, calls: Sequence[CallRecord], variables: Variables, redact: Callable[[str], str]
 ) -> Iterator[_Part]:
     def clean(text: str) -> str:
         return redact(plain(text))
@@ -100,7 +110,10 @@ def _parts(
     yield _Part("out", clean(_printed(result.outputs)).strip("\n"), more)
     yield _Part("value", clean(_value(result.outputs)), more)
     yield _Part("vars", clean(_variables_line(variables)), "few names at once")
-    if result.status != "ok":
+    if result.status == "paused":
+        yield _Part("done so far", clean(_done(calls)), "the rest is done, too")
+        yield _Part("waits", clean(_waiting(calls)), "few writes in one batch")
+    elif result.status != "ok":
         yield _Part("done before the error", clean(_done(calls)), "the rest is done, too")
         yield _Part("error", clean(_error(result.error, result.execution_count)))
         yield _Part("reason", clean(result.reason))
@@ -113,11 +126,37 @@ def _parts(
         )
 
 
-def _head(index: int, result: CellResult, calls: Sequence[CallRecord]) -> str:
+def _checked(
+    result: CellResult, check: Check | None, advice: Sequence[Finding], redact: Callable[[str], str]
+) -> Iterator[_Part]:
+    """What the check found: all that stopped the cell; else what may explain its error, and advice."""
+    if check is None:
+        return
+    if check.stopped:
+        yield _Part("error", redact(plain("\n".join(_finding(each) for each in check.certain))), "the rest is like it")
+    elif result.status == "error":
+        at = {int(number) for number in _OWN_LINE.findall("\n".join(cell_lines_of(result)))}
+        yield _Part(
+            "check",
+            redact(plain("\n".join(_finding(f) for f in check.findings if f.line in at and f.name != "SyntaxError"))),
+        )
+    yield _Part("check", check.note and f"this cell ran unchecked: {check.note.partition(': ')[2] or check.note}")
+    yield _Part("advice", redact(plain("\n".join(_finding(each) for each in advice[:_ADVICE]))))
+
+
+def _finding(finding: Finding) -> str:
+    name = "" if finding.kind == "advice" else f"{finding.name}: "
+    text = f"line {finding.line}: {name}{finding.message}"
+    return f"{text}\n    {finding.source}" if finding.source and finding.kind == "certain" else text
+
+
+def _head(index: int, result: CellResult, calls: Sequence[CallRecord], check: Check | None) -> str:
+    if check is not None and check.stopped:
+        return f"status: {result.status}   cell: {index}   not run: stopped by its check, nothing was done"
     ms = (result.ended - result.started).total_seconds() * 1000
     reads = sum(call.effect == "read" for call in calls)
     writes = len(calls) - reads
-    failed = sum(call.state == "failed" for call in calls)
+    failed = sum(call.state in ("failed", "denied") for call in calls)
     counts = [
         f"{number} {name}{'s' if number > 1 else ''}" for number, name in ((reads, "read"), (writes, "write")) if number
     ]
@@ -148,19 +187,20 @@ def shown(data: Mapping[str, Any]) -> str:
     return f"[{', '.join(list(data)[:5]) or 'empty display'}]"
 
 
-def _variables(text: str) -> _Variables:
+def variables_of(result: CellResult) -> Variables:
+    """What a cell did to the kernel's variables; nothing, where the kernel does not say it well."""
     try:
-        return msgspec.json.decode(text, type=_Variables)
+        return msgspec.json.decode(result.user_expressions.get(VARIABLES, ""), type=Variables)
     except msgspec.MsgspecError:
-        return _Variables()
+        return Variables()
 
 
-def _variables_line(variables: _Variables) -> str:
-    told = [f"+ {name} {_one_line(text)}" for name, text in variables.new.items()]
-    told += [f"~ {name} {_one_line(text)}" for name, text in variables.changed.items()]
-    told += [f"- {name}" for name in variables.deleted]
+def _variables_line(variables: Variables) -> str:
+    told = [_one_line(f"+ {name} {text}") for name, text in variables.new.items()]
+    told += [_one_line(f"~ {name} {text}") for name, text in variables.changed.items()]
+    told += [_one_line(f"- {name}") for name in variables.deleted]
     told += [f"and {variables.more} more"] if variables.more > 0 else []
-    return _one_line("  ".join(told), 100_000)
+    return "  ".join(told)[:100_000]
 
 
 def _one_line(text: str, limit: int = 200) -> str:
@@ -176,6 +216,18 @@ def _done(calls: Sequence[CallRecord]) -> str:
         if call.effect != "read" and call.state in words
     ]
     return "\n".join(told)
+
+
+def _waiting(calls: Sequence[CallRecord]) -> str:
+    """Calls that a person has to decide about."""
+    told = [f"{call.tool}({_arguments(call.args)})" for call in calls if call.state == "pending"]
+    return "\n".join(
+        [
+            *told,
+            "A person has to approve this. The cell stopped here and runs again by itself after the decision; do not "
+            "make the call again.",
+        ]
+    )
 
 
 def _arguments(args: Mapping[str, Any]) -> str:
@@ -201,6 +253,11 @@ def _error(error: CellError | None, count: int | None) -> str:
     return "\n".join([said, *lines])
 
 
+def cell_lines_of(result: CellResult) -> list[str]:
+    """The cell's own lines on the way to its error."""
+    return cell_lines(result.error.traceback, result.execution_count) if result.error else []
+
+
 def cell_lines(traceback: Sequence[str], count: int | None) -> list[str]:
     """Of an IPython traceback the lines of cells, outermost first; `count` is the execution count of this cell."""
     lines = plain("\n".join(traceback)).split("\n")
@@ -223,7 +280,7 @@ def _source(lines: Sequence[str]) -> str:
     return (marked[0] if marked else (lines[0] if lines else "")).strip()[:300]
 
 
-def _advice(code: str, variables: _Variables) -> str:
+def _advice(code: str, variables: Variables) -> str:
     """A smaller thing to show, where the cell's last line shows a variable."""
     last = next((line.strip() for line in reversed(code.splitlines()) if line.strip()), "")
     shown = _SHOWN_NAME.match(last)

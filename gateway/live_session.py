@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
 from gateway.broker import Broker
+from gateway.cell_run import OutputStream
+from gateway.checking.history import History
+from gateway.saving import save
 from gateway.session_errors import SessionEnded, SessionLost
 from gateway.session_rows import SessionRows, SessionState
 from gateway.transcripts.store import Transcript
-from gateway.types import Grant
+from gateway.types import CellRun, Grant
 from kernel_pool.pool import Kernel, Pool
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell that runs or waits, for those who ask for the same one."""
+
+    code: str
+    stream: OutputStream
+    task: asyncio.Task[CellRun]
 
 
 @dataclass
@@ -22,6 +36,8 @@ class LiveSession:
 
     grant: Grant
     transcript: Transcript
+    #: The kind of kernel that it runs in.
+    profile: str
     next_index: int = 1
     kernel: Kernel | None = None
     #: Why the kernel is gone; "" while there is one, or before there was one.
@@ -29,16 +45,25 @@ class LiveSession:
     over: bool = False
     #: An event for each cell that runs or waits, in order; set at its end.
     cells: deque[asyncio.Event] = field(default_factory=deque)
+    #: Those that run or wait, by their ids.
+    jobs: dict[str, Job] = field(default_factory=dict)
+    #: What could not be saved yet, in order.
+    owed: deque[Callable[[], Awaitable[object]]] = field(default_factory=deque)
     #: The kernel works on the first of them; and when the last one ended (loop time).
     executing: bool = False
     used: float = 0.0
+    #: What the cells of its kernel have made of its namespace, for the check of the next; and the advice it was given.
+    history: History = field(default_factory=partial(History, whole=False))
+    advised: set[str] = field(default_factory=set)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class SessionKernels:
     """Leases kernels for sessions and takes them back; the caller holds the session's lock."""
 
-    def __init__(self, pool: Pool, broker: Broker, rows: SessionRows) -> None:
+    def __init__(self, pool: Pool, broker: Broker, rows: SessionRows, history: Callable[[], History]) -> None:
+        """`history`: of a kernel that is new."""
+        self._history = history
         self._pool = pool
         self._broker = broker
         self._rows = rows
@@ -65,13 +90,14 @@ class SessionKernels:
 
     async def lease(self, live: LiveSession) -> None:
         """A fresh kernel, its broker socket armed. Raises KernelPoolError."""
-        kernel = await self._pool.lease()
+        grant = live.grant
+        kernel = await self._pool.lease(live.profile, tenant=grant.tenant, note=grant.session)
         try:
             await self._broker.arm(kernel.broker_path, live.grant)
         except BaseException:
             await self._pool.release(kernel)
             raise
-        live.kernel, live.lost = kernel, ""
+        live.kernel, live.lost, live.history = kernel, "", self._history()
         live.used = asyncio.get_running_loop().time()
 
     async def lose(self, live: LiveSession, why: str) -> None:
@@ -79,7 +105,7 @@ class SessionKernels:
         await self.drop(live)
         await self._broker.disarm(live.grant.session)
         live.lost = why
-        await self.set_state(live, "lost")
+        await self.set_state(live, "lost", why)
 
     async def drop(self, live: LiveSession) -> None:
         """End the kernel, if there is one."""
@@ -87,7 +113,8 @@ class SessionKernels:
         if kernel is not None:
             await self._pool.release(kernel)
 
-    async def set_state(self, live: LiveSession, state: SessionState) -> None:
-        """In the database and in the transcript."""
-        await self._rows.set_state(live.grant.session, state)
-        await live.transcript.set_header(msgspec.structs.replace(live.transcript.header, state=state))
+    async def set_state(self, live: LiveSession, state: SessionState, reason: str = "") -> None:
+        """In the database and in the transcript, as soon as it can be."""
+        header = msgspec.structs.replace(live.transcript.header, state=state)
+        await save(live, lambda: self._rows.set_state(live.grant.session, state, reason), in_order=False)
+        await save(live, lambda: live.transcript.set_header(header))

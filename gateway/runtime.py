@@ -5,26 +5,49 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
+import msgspec
 
 from gateway.agent.model import ModelClient, ModelError
+from gateway.approvals.desk import Desk
+from gateway.approvals.due_rows import DueRows
+from gateway.approvals.gate import Clock, Gate, wall_clock
+from gateway.approvals.notices import Notices
+from gateway.approvals.resume import Resumer
+from gateway.approvals.reverts import Reverts
+from gateway.approvals.rows import ApprovalRows
 from gateway.auth import Tokens
 from gateway.broker import Broker, Contexts, Journal
 from gateway.broker.scrub import Scrubber
 from gateway.catalog import Catalog
+from gateway.cell_check import CellChecks
 from gateway.chat import Chat
+from gateway.checking.checker import Checker
+from gateway.credentials.keys import Keys, KeysError
+from gateway.credentials.known import Secrets
+from gateway.credentials.store import CredentialRows
+from gateway.credentials.vault import Vault
 from gateway.data_dir import DataDir, DataDirError, remove_runtime_dir, runtime_dir
 from gateway.db import Database, DatabaseError
+from gateway.direct_steps import DirectSteps
 from gateway.kernels import pool_of
+from gateway.mcp_client.book import Book
+from gateway.mcp_client.config import ConfigError, read_configs
+from gateway.mcp_client.servers import McpServers
+from gateway.observed_shapes import ObservedShapes
 from gateway.postgres import EmbeddedPostgres, PostgresConfig, PostgresError
+from gateway.profiles import profile_for
 from gateway.session_rows import SessionRows
 from gateway.sessions import Sessions
 from gateway.settings import Settings
+from gateway.tool_catalogue import Catalogue
 from gateway.transcripts.store import NAME, TranscriptStore
 from gateway.types import BoundaryObserver
 from kernel_pool.pool import Pool
@@ -47,42 +70,68 @@ class Gateway:
     #: The operator's token.
     token: str
     database: Database
+    #: The tools; `catalog` has the products.
+    catalogue: Catalogue
+    mcp: McpServers
     broker: Broker
     pool: Pool
     sessions: Sessions
     chat: Chat
+    #: Who may do what to calls that wait for a person: the broker's side, and the person's.
+    gate: Gate
+    desk: Desk
+    reverts: Reverts
     catalog: Catalog
     transcripts: TranscriptStore
     scrubber: Scrubber
     data_dir: DataDir
+    vault: Vault
+    contexts: Contexts
     #: One line for people.
     isolation: str
 
 
 @asynccontextmanager
 async def open_gateway(
-    settings: Settings, *, registry: Registry | None = None, observers: tuple[BoundaryObserver, ...] = ()
+    settings: Settings,
+    *,
+    registry: Registry | None = None,
+    observers: tuple[BoundaryObserver, ...] = (),
+    clock: Clock = wall_clock,
 ) -> AsyncIterator[Gateway]:
     """A running gateway without its HTTP server.
 
-    `registry` and `observers` (of tool calls) are for other tool sets and for tests.
+    `registry`, `observers` (of tool calls) and `clock` (by which approvals expire) are for other tool sets and tests.
 
     Raises:
         StartError
     """
     async with AsyncExitStack() as stack:
         try:
-            gateway = await _start(stack, settings, registry, observers)
-        except (DataDirError, DatabaseError, PostgresError, KernelPoolError, Collision) as error:
+            gateway = await _start(stack, settings, registry, observers, clock)
+        except (
+            DataDirError,
+            DatabaseError,
+            PostgresError,
+            KernelPoolError,
+            Collision,
+            KeysError,
+            ConfigError,
+        ) as error:
             raise StartError(str(error)) from error
         yield gateway
 
 
 async def _start(
-    stack: AsyncExitStack, settings: Settings, registry: Registry | None, observers: tuple[BoundaryObserver, ...]
+    stack: AsyncExitStack,
+    settings: Settings,
+    registry: Registry | None,
+    observers: tuple[BoundaryObserver, ...],
+    clock: Clock,
 ) -> Gateway:
     policies = _policies(settings)
-    registry = registry or load_registry()
+    registry = registry or _registry(settings)
+    mcp_configs = read_configs(settings, registry.documents)
     _check_everyday_tools(settings, registry)
     data_dir = DataDir(settings.data_dir)
     data_dir.open()
@@ -91,34 +140,72 @@ async def _start(
     tokens = _tokens(settings, token)
     folder = runtime_dir(settings.runtime_dir, data_dir.path)
     stack.callback(remove_runtime_dir, folder)
-    pool, isolation = await pool_of(settings, folder / "pool", {"tools.json": registry.index()})
+    files = {"tools.json": registry.index(), "broker.json": msgspec.json.encode(_broker_rules(settings))}
+    keep = settings.pool.on_stop == "keep"
+    pool, isolation = await pool_of(settings, folder / "pool", files)
     database_url = asyncio.create_task(_database_url(stack, settings, data_dir.path, folder))
     try:
         await pool.start()
     finally:
         url = await database_url
-        stack.push_async_callback(pool.close)
+        stack.push_async_callback(_close_pool, pool, keep)
     database = Database(url, settings.database)
     await database.open()
     stack.push_async_callback(database.close)
     http = await stack.enter_async_context(httpx.AsyncClient())
     embedder = MiniLm()
-    contexts = Contexts(settings, database, http, embedder)
-    scrubber = Scrubber((*contexts.secrets, token))
-    broker = Broker(registry, Journal(database), contexts, settings.broker, observers)
+    secrets = Secrets([token, *(secret for each in mcp_configs for secret in each.secrets)])
+    vault = Vault(CredentialRows(database), Keys(settings.credentials, data_dir.path), settings.credentials, secrets)
+    await vault.open()
+    contexts = Contexts(settings, database, http, embedder, vault, secrets)
+    stack.push_async_callback(contexts.close)
+    scrubber = Scrubber(contexts.secrets)
+    shapes = ObservedShapes(database, settings.observing)
+    catalogue = Catalogue(registry, shapes)
+    shapes.changed = catalogue.renew
+    await shapes.open()
+    stack.push_async_callback(shapes.close)
+    mcp = McpServers(mcp_configs, settings.mcp, Book(database), catalogue, scrubber.text)
+    stack.push_async_callback(mcp.close)
+    await mcp.open()
+    approvals = ApprovalRows(database)
+    gate = Gate(approvals, settings, clock=clock, redact=scrubber.text)
+    broker = Broker(catalogue, Journal(database), contexts, settings.broker, observers, shapes.learn, gate)
     stack.push_async_callback(broker.close)
+    checker = await _checker(stack, settings, folder, registry)
     transcripts = TranscriptStore(data_dir.transcripts, scrubber.known)
     rows = SessionRows(database)
     sessions = Sessions(
-        rows=rows, pool=pool, broker=broker, transcripts=transcripts, settings=settings.cell, redact=scrubber.known
+        rows=rows,
+        pool=pool,
+        broker=broker,
+        transcripts=transcripts,
+        settings=settings.cell,
+        profile_for=partial(profile_for, settings),
+        checks=CellChecks(checker, catalogue),
+        redact=scrubber.known,
     )
-    stack.push_async_callback(sessions.close, settings.server.shutdown_grace_s)
-    stack.push_async_callback(_cancelled, asyncio.create_task(sessions.reap(settings.cell.idle_s)))
+    stack.push_async_callback(sessions.close, settings.server.shutdown_grace_s, keep=keep)
+    stack.callback(gate.close)  # first: a cell that waits for a person ends in order
+    await sessions.adopt()
+    steps = DirectSteps(sessions, broker)
+    resumer = Resumer(
+        DueRows(database), settings.approvals, sessions=sessions, run_step=steps.again, here=lambda: sessions.here
+    )
+
+    def decided(approval: str) -> None:
+        gate.waiting.wake([approval])
+        resumer.wake()
+
+    desk = Desk(approvals, settings.approvals, decided=decided, clock=clock, scrubber=scrubber)
+    for work in (sessions.reap(settings.cell.idle_s), sessions.keep_saving(), resumer.run()):
+        stack.push_async_callback(_cancelled, asyncio.create_task(work))
     chat = Chat(
         sessions=sessions,
         rows=rows,
-        broker=broker,
-        registry=registry,
+        steps=steps,
+        notices=Notices(approvals),
+        catalogue=catalogue,
         model=_model(stack, settings),
         settings=settings.agent,
         policies=policies,
@@ -130,14 +217,21 @@ async def _start(
         tokens=tokens,
         token=token,
         database=database,
+        catalogue=catalogue,
+        mcp=mcp,
         broker=broker,
         pool=pool,
         sessions=sessions,
         chat=chat,
-        catalog=Catalog(settings, database, embedder, http),
+        gate=gate,
+        desk=desk,
+        reverts=Reverts(database, catalogue.tool, broker.by_person),
+        catalog=Catalog(contexts, database, embedder, http),
         transcripts=transcripts,
         scrubber=scrubber,
         data_dir=data_dir,
+        vault=vault,
+        contexts=contexts,
         isolation=isolation,
     )
 
@@ -162,13 +256,35 @@ def _model(stack: AsyncExitStack, settings: Settings) -> ModelClient | str:
     return model
 
 
+async def _checker(stack: AsyncExitStack, settings: Settings, folder: Path, registry: Registry) -> Checker:
+    """It gets ready beside all else: cells that come before it is are checked a little later."""
+    stubs = folder / "check"
+    stubs.mkdir(mode=0o700, exist_ok=True)
+    stack.callback(shutil.rmtree, stubs, ignore_errors=True)
+    checker = Checker(settings.check, stubs)
+    stack.push_async_callback(checker.close)
+    stack.push_async_callback(_cancelled, asyncio.create_task(checker.warm(registry)))
+    return checker
+
+
+def _broker_rules(settings: Settings) -> dict[str, float]:
+    """What kernels know of their broker, beside its socket: a call waits as long for a gateway as its kernel lives."""
+    return {"patience_s": settings.pool.orphan_grace_s}
+
+
 def _tokens(settings: Settings, operator: str) -> Tokens:
     for name in settings.tenants:
         if not NAME.match(name):
             raise StartError(f"{name!r} cannot be a tenant: up to 64 letters, digits, '_', '-' and '.' only.")
     own = {name: tenant.token.get_secret_value() for name, tenant in settings.tenants.items() if tenant.token}
+    approvers = {
+        name: (each.token.get_secret_value(), each.tenants) for name, each in settings.approvals.approvers.items()
+    }
+    for name, (_, tenants) in approvers.items():
+        if unknown := sorted(set(tenants) - set(settings.tenants)):
+            raise StartError(f"approvals.approvers.{name}.tenants: there is no tenant {unknown[0]!r}.")
     try:
-        return Tokens(operator, own)
+        return Tokens(operator, own, approvers)
     except ValueError as error:
         raise StartError(f"The access tokens cannot be used: {error}.") from None
 
@@ -185,12 +301,24 @@ def _policies(settings: Settings) -> dict[str, str]:
     return found
 
 
+def _registry(settings: Settings) -> Registry:
+    try:
+        return load_registry(settings.tools_dir)
+    except FileNotFoundError as error:
+        raise StartError(f"tools_dir: {error}") from error
+
+
 def _check_everyday_tools(settings: Settings, registry: Registry) -> None:
     try:
         for name in settings.agent.everyday_tools:
             registry.get(name)
     except ToolNotFound as error:
         raise StartError(f"agent.everyday_tools: {error.message}") from error
+
+
+async def _close_pool(pool: Pool, keep: bool) -> None:
+    """Kernels of an earlier gateway that this one did not come to adopt are left to the next one all the same."""
+    await pool.close(keep=keep or bool(pool.adopted))
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

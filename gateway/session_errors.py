@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class SessionError(Exception):
     code = "session_error"
@@ -14,6 +16,14 @@ class SessionNotFound(SessionError):
 
     def __init__(self, session: str) -> None:
         super().__init__(f"There is no session {session[:64]!r}.")
+
+
+class CellNotFound(SessionError):
+    code = "cell_not_found"
+    hint = "A cell that still waited when its gateway ended was never begun: run it, under the same id if you like."
+
+    def __init__(self, session: str, cell: str) -> None:
+        super().__init__(f"Session {session} has run no cell {cell[:64]!r}.")
 
 
 class SessionEnded(SessionError):
@@ -41,6 +51,17 @@ class SessionBusy(SessionError):
 
     def __init__(self, session: str, queued: int) -> None:
         super().__init__(f"Session {session} has {queued} cells that run or wait.")
+
+
+class NotSaved(SessionError):
+    """What the session did before is kept in memory, for it cannot be put on disk or into the database."""
+
+    code = "not_saved"
+    hint = "Make room on the disk, or bring the database back; the session goes on by itself then."
+
+    def __init__(self, session: str, why: BaseException) -> None:
+        super().__init__(f"What session {session} ran before cannot be saved, so nothing more is run: {why}.")
+        self.full = isinstance(why, OSError) and why.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class BadCell(SessionError):

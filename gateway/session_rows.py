@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.db import Database
-from gateway.types import Role
+from gateway.types import Grant, Role
 from kernel_pool.types import CellStatus
 
 SessionState = Literal["live", "lost", "ended"]
@@ -21,6 +21,8 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     principal: str
     role: Role
+    #: The kind of kernel; "" for what the role gets.
+    profile: str
     title: str
     state: SessionState
     #: Upstream id of the customer that the session is pinned to.
@@ -32,12 +34,29 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     #: Why the state is lost, else "".
     reason: str = ""
 
+    @property
+    def grant(self) -> Grant:
+        return Grant(tenant=self.tenant, principal=self.principal, session=self.id, role=self.role)
+
 
 class CellRow(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     index: int
     code: str
-    status: str
+    status: CellStatus | Literal["running"]
+    #: Its check kept it from running; its status is "error".
+    stopped: bool = False
+
+
+class RunningCell(CellRow, frozen=True, kw_only=True):
+    """A cell that went to its kernel and whose end is not known."""
+
+    #: By which its kernel knows it.
+    msg_id: str
+    started: datetime
+    #: Seconds that it may take, and what is left of them.
+    allowed_s: float
+    left_s: float
 
 
 #: A cell's row need not wait for the disk: it outlives the gateway all the same, and the transcript is synced. In a CTE
@@ -45,18 +64,34 @@ class CellRow(msgspec.Struct, frozen=True, kw_only=True):
 _LAZILY = "lazily AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))"
 
 _BEGIN_CELL = f"""
-    WITH {_LAZILY}
-    INSERT INTO cell (session, id, index, code, status, started)
-    SELECT %s, %s, %s, %s, 'running', now() FROM lazily
-    ON CONFLICT (session, id) DO UPDATE SET status = 'running', started = now(), ended = NULL
+    WITH {_LAZILY}, forgotten AS (DELETE FROM request WHERE session = %(session)s AND cell = %(id)s)
+    INSERT INTO cell (session, id, index, code, status, msg_id, started, deadline)
+    SELECT %(session)s, %(id)s, %(index)s, %(code)s, 'running', %(msg_id)s, now(),
+           now() + make_interval(secs => %(deadline_s)s) FROM lazily
+    ON CONFLICT (session, id) DO UPDATE SET status = 'running', stopped = false, started = now(), ended = NULL,
+           msg_id = %(msg_id)s, deadline = now() + make_interval(secs => %(deadline_s)s)
 """  # noqa: S608 - put together from constants
 
 _END_CELL = f"""
-    WITH {_LAZILY} UPDATE cell SET status = %s, ended = now() FROM lazily WHERE session = %s AND id = %s
+    WITH {_LAZILY}, forgotten AS (DELETE FROM request WHERE session = %(session)s AND cell = %(id)s)
+    UPDATE cell SET status = %(status)s, ended = now() FROM lazily WHERE session = %(session)s AND id = %(id)s
 """  # noqa: S608
 
+_ABANDON = """
+    WITH forgotten AS (DELETE FROM request WHERE session = %(session)s AND cell <> %(but)s)
+    UPDATE cell SET status = 'dead', ended = now()
+    WHERE session = %(session)s AND status = 'running' AND id <> %(but)s
+"""
+
+_RUNNING = """
+    SELECT id, index, code, status, msg_id, started,
+           extract(epoch FROM deadline - started)::float8 AS allowed_s,
+           greatest(0, extract(epoch FROM deadline - now()))::float8 AS left_s
+    FROM cell WHERE session = %s AND status = 'running' AND msg_id <> '' ORDER BY started DESC LIMIT 1
+"""
+
 _SESSION = """
-    SELECT id, tenant, principal, role, title, state, customer, created, ended,
+    SELECT id, tenant, principal, role, profile, title, state, customer, created, ended, reason,
            (SELECT count(*)::int FROM cell WHERE cell.session = session.id) AS cells
     FROM session
 """
@@ -69,12 +104,12 @@ class SessionRows:
         self._database = database
 
     async def insert(
-        self, id: str, *, tenant: str, principal: str, role: Role, title: str, customer: int | None
+        self, id: str, *, tenant: str, principal: str, role: Role, profile: str, title: str, customer: int | None
     ) -> SessionInfo:
         await self._database.execute(
-            "INSERT INTO session (id, tenant, principal, role, title, customer, state)"
-            " VALUES (%s, %s, %s, %s, %s, %s, 'live')",
-            (id, tenant, principal, role, title, customer),
+            "INSERT INTO session (id, tenant, principal, role, profile, title, customer, state)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, 'live')",
+            (id, tenant, principal, role, profile, title, customer),
         )
         found = await self.get(id)
         if found is None:
@@ -95,33 +130,61 @@ class SessionRows:
         )
         return [msgspec.convert(row, SessionInfo) for row in rows]
 
-    async def set_state(self, id: str, state: SessionState) -> None:
-        """An ended session stays ended."""
+    async def set_state(self, id: str, state: SessionState, reason: str = "") -> None:
+        """An ended session stays ended. `reason`: why its state is lost."""
         await self._database.execute(
-            "UPDATE session SET state = %s, ended = CASE WHEN %s = 'ended' THEN now() END"
+            "UPDATE session SET state = %s, ended = CASE WHEN %s = 'ended' THEN now() END, reason = %s"
             " WHERE id = %s AND state <> 'ended'",
-            (state, state, id),
+            (state, state, reason, id),
         )
 
     async def cells(self, session: str) -> tuple[CellRow, ...]:
         """In the order in which they first ran."""
         rows = await self._database.fetch(
-            "SELECT id, index, code, status FROM cell WHERE session = %s ORDER BY index", (session,)
+            "SELECT id, index, code, status, stopped FROM cell WHERE session = %s ORDER BY index", (session,)
         )
         return tuple(msgspec.convert(row, CellRow) for row in rows)
 
     async def cell(self, session: str, id: str) -> CellRow | None:
         row = await self._database.fetch_one(
-            "SELECT id, index, code, status FROM cell WHERE session = %s AND id = %s", (session, id)
+            "SELECT id, index, code, status, stopped FROM cell WHERE session = %s AND id = %s", (session, id)
         )
         return None if row is None else msgspec.convert(row, CellRow)
 
-    async def begin_cell(self, session: str, cell: CellRow) -> None:
-        """Insert the cell, or set an earlier one running again."""
-        await self._database.execute(_BEGIN_CELL, (session, cell.id, cell.index, cell.code))
+    async def begin_cell(self, session: str, cell: CellRow, msg_id: str, deadline_s: float) -> None:
+        """Insert the cell, or set an earlier one running again; what its last run called is not this one's."""
+        await self._database.execute(
+            _BEGIN_CELL,
+            {
+                "session": session,
+                "id": cell.id,
+                "index": cell.index,
+                "code": cell.code,
+                "msg_id": msg_id,
+                "deadline_s": deadline_s,
+            },
+        )
+
+    async def stop_cell(self, session: str, cell: CellRow) -> None:
+        """A cell that does not run: it is there, with status "error", and has ended."""
+        await self._database.execute(
+            "INSERT INTO cell (session, id, index, code, status, stopped, started, ended)"
+            " VALUES (%s, %s, %s, %s, 'error', true, now(), now())"
+            " ON CONFLICT (session, id) DO UPDATE SET started = now(), ended = now()",
+            (session, cell.id, cell.index, cell.code),
+        )
+
+    async def running(self, session: str) -> RunningCell | None:
+        """The cell that the session's kernel was sent last, if nobody knows how it ended."""
+        row = await self._database.fetch_one(_RUNNING, (session,))
+        return None if row is None else msgspec.convert(row, RunningCell)
+
+    async def abandon(self, session: str, but: str = "") -> None:
+        """The session's cells are not running, whatever their rows say: their kernel is gone. `but`: one that is."""
+        await self._database.execute(_ABANDON, {"session": session, "but": but})
 
     async def end_cell(self, session: str, cell: str, status: CellStatus) -> None:
-        await self._database.execute(_END_CELL, (status, session, cell))
+        await self._database.execute(_END_CELL, {"session": session, "id": cell, "status": status})
 
     async def add_turn(
         self,

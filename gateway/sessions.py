@@ -1,7 +1,8 @@
 """Sessions: a tenant's kernel with its broker socket, its cells one after the other, its transcript.
 
-A session outlives its kernel. Where the kernel is gone (killed, crashed, the gateway restarted) the session is `lost`
-until `restore` leases a new one and runs the finished cells again, their tool calls answered from the journal.
+A session outlives its gateway: the next one takes over its kernel, and the cell that runs there (`adopt`). It outlives
+its kernel too. Where that is gone (killed, crashed, the gateway stopped) the session is `lost` until `restore` leases a
+new one and runs the finished cells again, their tool calls answered from the journal.
 """
 
 from __future__ import annotations
@@ -12,29 +13,32 @@ import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-import msgspec
 import structlog
 
+from gateway.adoption import adopt_all
 from gateway.broker import Broker
-from gateway.cell_run import OutputStream, execute_cell
-from gateway.envelope import Envelope, make_envelope
-from gateway.live_session import LiveSession, SessionKernels
-from gateway.session_errors import BadCell, SessionBusy, SessionEnded, SessionLost, SessionNotFound
+from gateway.cell_check import CellCheck, CellChecks
+from gateway.cell_run import OutputStream
+from gateway.cell_runner import CellRunner
+from gateway.live_session import Job, LiveSession, SessionKernels
+from gateway.saving import save, settle
+from gateway.session_book import SessionBook
+from gateway.session_errors import BadCell, NotSaved, SessionBusy, SessionEnded
 from gateway.session_rows import CellRow, SessionInfo, SessionRows
 from gateway.settings import CellSettings
 from gateway.transcripts.clean import clean_text
-from gateway.transcripts.notebook import Entry, Header
+from gateway.transcripts.notebook import Entry
 from gateway.transcripts.store import NAME, TranscriptStore
-from gateway.types import CallRecord, CellRun, EventSink, Grant, Role
+from gateway.types import CallRecord, CellRun, EventSink, Role
 from kernel_pool.pool import Kernel, Pool
-from kernel_pool.types import CellResult, KernelGone
+from kernel_pool.types import KernelGone
 
 log = structlog.get_logger(__name__)
 
-#: Envelopes of cells with more output than this are made in a thread, bytes.
-_THREAD_BYTES = 20_000
 #: Time between two interrupts of a cell that does not stop.
 _INTERRUPT_EVERY_S = 0.5
+#: Time between two attempts to save what could not be saved.
+_SAVE_EVERY_S = 2.0
 #: Time between two looks for idle sessions.
 _REAP_EVERY_S = 30.0
 _TITLE_CHARS = 200
@@ -53,17 +57,22 @@ class Sessions:
         broker: Broker,
         transcripts: TranscriptStore,
         settings: CellSettings,
+        profile_for: Callable[[Role], str],
+        checks: CellChecks,
         redact: Callable[[str], str] = str,
     ) -> None:
+        self._checks = checks
         self._rows = rows
         self._pool = pool
         self._broker = broker
-        self._kernels = SessionKernels(pool, broker, rows)
-        self._transcripts = transcripts
+        self._kernels = SessionKernels(pool, broker, rows, checks.history)
         self._settings = settings
-        self._redact = redact
-        self._live: dict[str, LiveSession] = {}
-        self._opening = asyncio.Lock()
+        self._profile_for = profile_for
+        self._runner = CellRunner(rows, broker, self._kernels, envelope_tokens=settings.envelope_tokens, redact=redact)
+        self._book = SessionBook(rows, transcripts, profile_for)
+        #: What there is to be seen, of all sessions.
+        self.get, self.list = self._book.get, self._book.list
+        self.cell, self.cells = self._book.cell, self._book.cells
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def create(
@@ -74,38 +83,32 @@ class Sessions:
         title: str = "",
         *,
         customer: int | None = None,
+        profile: str | None = None,
         kernel: bool = True,
     ) -> SessionInfo:
-        """A new session. With `kernel` one is leased now, else by the first cell.
+        """A new session. With `kernel` one is leased now, else by the first cell. `profile`: None for the role's.
 
         Raises:
+            UnknownProfile
+            QuotaExceeded: the tenant has as many kernels as it may.
             KernelPoolError: no kernel is to be had.
+            OSError: the transcript cannot be written.
         """
+        profile = self._pool.profile(profile or self._profile_for(role)).name
         id = uuid.uuid4().hex
         title = " ".join(clean_text(title)[:_TITLE_CHARS].replace("\0", "").split())
         info = await self._rows.insert(
-            id, tenant=tenant, principal=principal, role=role, title=title, customer=customer
+            id, tenant=tenant, principal=principal, role=role, profile=profile, title=title, customer=customer
         )
-        live = await self._take_in(info)
-        if kernel:
-            try:
+        live = await self._book.take_in(info)
+        try:
+            await live.transcript.add()
+            if kernel:
                 await self._kernels.lease(live)
-            except BaseException:
-                await self.end(id)
-                raise
-        await live.transcript.add()
+        except BaseException:
+            await self.end(id)
+            raise
         return info
-
-    async def get(self, session: str, tenant: str | None = None) -> SessionInfo:
-        """`tenant`: the caller's; a session of another one is not found. Raises SessionNotFound."""
-        info = await self._rows.get(session, tenant) if NAME.match(session) else None
-        if info is None:
-            raise SessionNotFound(session)
-        return self._as_seen(info)
-
-    async def list(self, tenant: str | None = None, limit: int = 100) -> tuple[SessionInfo, ...]:
-        """The newest first; of all tenants for None."""
-        return tuple(self._as_seen(info) for info in await self._rows.newest(tenant, limit))
 
     async def run_cell(
         self,
@@ -119,27 +122,53 @@ class Sessions:
         """Run a cell after those that are under way; "output" events go to `sink` meanwhile.
 
         `cell_id` of a cell that ran before, with the same code, runs that cell again under the same journal keys: what
-        its calls changed is not changed twice. A caller that goes away does not end the cell: its deadline does.
+        its calls changed is not changed twice. Of one that runs or waits, it joins that one, and is told its outputs
+        from the first. A caller that goes away does not end the cell: its deadline does.
 
         Raises:
             SessionNotFound, SessionEnded
             SessionLost: the kernel is gone; `restore` first.
             SessionBusy: too many cells wait.
             BadCell: code, id or deadline cannot be.
+            NotSaved: what the session ran before cannot be saved.
             KernelPoolError: no kernel is to be had.
         """
         code, deadline = self._checked(code, cell_id, deadline_s)
-        live = await self._find(session)
-        if len(live.cells) > self._settings.queue:
-            raise SessionBusy(session, len(live.cells))
+        live = await self._book.find(session)
+        job = live.jobs.get(cell_id) if cell_id else None
+        if job is None:
+            if len(live.cells) > self._settings.queue:
+                raise SessionBusy(session, len(live.cells))
+            id, stream = cell_id or uuid.uuid4().hex[:16], self._runner.stream()
 
-        async def body() -> CellRun:
-            async with live.lock:
-                await self._kernels.ready(live)
-                cell = await self._cell(live, code, cell_id)
-                return await self._run(live, cell, deadline, sink)
+            async def body() -> CellRun:
+                async with live.lock:
+                    check = self._checks.begin(code, live.history, live.grant)
+                    try:
+                        await self._kernels.ready(live)
+                        cell, ran = await self._cell(live, code, id, known=cell_id is not None)
+                    except BaseException:
+                        await _drop(check)
+                        raise
+                    if ran:  # the journal has what it did: it goes its way again
+                        await _drop(check)
+                        check = None
+                    return await self._runner.run(live, cell, deadline, stream, check=check)
 
-        return await self._queue(live, body())
+            job = self._job(live, id, code, stream, body())
+        elif job.code != code:
+            raise BadCell(f"Cell {cell_id} runs with other code. Leave the id out for a new cell.")
+        if sink is not None:
+            job.stream.listen(sink)
+        return await asyncio.shield(job.task)
+
+    async def adopt(self) -> None:
+        """Take over the sessions whose kernels outlived the gateway before, with the cells that run in them."""
+
+        def queue(live: LiveSession, cell: CellRow, stream: OutputStream, rest: Coroutine[Any, Any, CellRun]) -> None:
+            self._job(live, cell.id, cell.code, stream, rest)
+
+        await adopt_all(self._pool, self._rows, self._broker, self._runner, self._book.take_over, queue)
 
     async def restore(self, session: str) -> tuple[CellRun, ...]:
         """A new kernel for the session, with the variables that its cells had made; those runs.
@@ -150,27 +179,33 @@ class Sessions:
         Raises:
             SessionNotFound, SessionEnded, KernelPoolError
         """
-        live = await self._find(session)
+        live = await self._book.find(session)
 
         async def body() -> tuple[CellRun, ...]:
             async with live.lock:
                 if live.over:
                     raise SessionEnded(session)
-                await self._kernels.lose(live, "it is being restored")
+                await self._kernels.lose(live, "restoring it did not come to an end")
                 await self._kernels.lease(live)
                 runs: list[CellRun] = []
+                deadline, stream = self._settings.deadline_s, self._runner.stream()
                 for cell in await self._rows.cells(session):
-                    if cell.status in ("ok", "error") and live.kernel is not None:
-                        runs.append(await self._run(live, cell, self._settings.deadline_s, None, replay=True))
+                    if cell.status in ("ok", "error") and not cell.stopped and live.kernel is not None:
+                        runs.append(await self._runner.run(live, cell, deadline, stream, replay=True))
                 if live.kernel is not None:
                     await self._kernels.set_state(live, "live")
                 return tuple(runs)
 
-        return await self._queue(live, body())
+        return await asyncio.shield(self._queue(live, body()))
+
+    @property
+    def here(self) -> frozenset[str]:
+        """Those that this gateway has in hand."""
+        return frozenset(self._book.live)
 
     def kernel(self, session: str) -> Kernel | None:
         """The session's kernel, if it has one here."""
-        live = self._live.get(session)
+        live = self._book.live.get(session)
         return None if live is None else live.kernel
 
     async def interrupt(self, session: str) -> bool:
@@ -179,7 +214,7 @@ class Sessions:
         Raises:
             SessionNotFound, SessionEnded
         """
-        live = await self._find(session)
+        live = await self._book.find(session)
         if not live.cells:
             return False
         current = live.cells[0]
@@ -187,7 +222,9 @@ class Sessions:
             async with asyncio.timeout(self._settings.interrupt_grace_s):
                 # again and again: an interrupt that comes before the cell has begun is lost, and code may catch one
                 while not current.is_set():
-                    await _interrupt(live.kernel if live.executing else None)
+                    if live.executing:
+                        self._broker.interrupt(session)
+                        await _interrupt(live.kernel)
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(current.wait(), _INTERRUPT_EVERY_S if live.executing else 0.02)
         return current.is_set()
@@ -195,7 +232,7 @@ class Sessions:
     async def end(self, session: str) -> None:
         """End the session and its kernel; a running cell ends with it. Safe to call again. Raises SessionNotFound."""
         try:
-            live = await self._find(session)
+            live = await self._book.find(session)
         except SessionEnded:
             return
         live.over = True
@@ -205,12 +242,13 @@ class Sessions:
             await self._kernels.drop(live)
             await self._broker.disarm(session)
             await self._kernels.set_state(live, "ended")
-            self._live.pop(session, None)
+            await save(live, lambda: self._broker.withdraw(session, "Its session has ended."))
+            self._book.let_go(live)
 
     async def record(self, session: str, *entries: Entry) -> None:
         """Put messages of the conversation, or steps without a kernel, into the transcript."""
-        live = await self._find(session)
-        await live.transcript.add(*entries)
+        live = await self._book.find(session)
+        await save(live, lambda: live.transcript.add(*entries))
 
     async def begin_step(self, session: str, cell: str) -> None:
         """Let tool calls be made without a kernel, under the id of a pseudo-cell; cells wait until `end_step`.
@@ -218,7 +256,7 @@ class Sessions:
         Raises:
             SessionNotFound, SessionEnded
         """
-        live = await self._find(session)
+        live = await self._book.find(session)
         await live.lock.acquire()
         try:
             if live.over:
@@ -230,7 +268,7 @@ class Sessions:
 
     async def end_step(self, session: str) -> tuple[CallRecord, ...]:
         """The calls since `begin_step`."""
-        live = await self._find(session)
+        live = await self._book.find(session)
         try:
             return await self._broker.end_cell(session)
         finally:
@@ -241,61 +279,59 @@ class Sessions:
         while True:
             await asyncio.sleep(min(_REAP_EVERY_S, idle_s))
             now = asyncio.get_running_loop().time()
-            for live in list(self._live.values()):
+            for live in list(self._book.live.values()):
                 if live.kernel is not None and not live.cells and now - live.used > idle_s:
                     await self._take_idle(live, idle_s)
 
-    async def close(self, grace_s: float) -> None:
-        """Let running cells end for `grace_s` seconds, then end every kernel."""
+    async def keep_saving(self) -> None:
+        """For ever: save what could not be saved when it was made."""
+        while True:
+            await asyncio.sleep(_SAVE_EVERY_S)
+            for live in [live for live in self._book.live.values() if live.owed and not live.lock.locked()]:
+                async with live.lock:
+                    try:
+                        await settle(live)
+                        self._book.let_go(live)
+                    except NotSaved:
+                        continue
+                    except Exception as error:  # noqa: BLE001 - the others are to be saved all the same
+                        log.error("a session cannot be saved", session=live.grant.session, error=str(error))
+
+    async def close(self, grace_s: float, *, keep: bool = False) -> None:
+        """Let running cells end for `grace_s` seconds, then end every kernel; with `keep`, let go of it.
+
+        A cell that is still running then goes on in its kernel, and a later gateway has its result.
+        """
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_s)
-        kernels = [live.kernel for live in self._live.values() if live.kernel is not None]
+        if keep:
+            await self._let_go()
+            return
+        kernels = [live.kernel for live in self._book.live.values() if live.kernel is not None]
         await asyncio.gather(*(self._pool.release(kernel) for kernel in kernels), return_exceptions=True)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_s)
-        for live in self._live.values():
+        for live in self._book.live.values():
             await self._broker.disarm(live.grant.session)
-        self._live.clear()
+        await self._save_all()
+        self._book.live.clear()
 
-    # -- one session's kernel --
+    async def _let_go(self) -> None:
+        # the sockets first: a call that finds none waits for the gateway that comes, one that is refused does not
+        for live in tuple(self._book.live.values()):
+            await self._broker.disarm(live.grant.session, for_good=False)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._save_all()
+        self._book.live.clear()
 
-    async def _find(self, session: str) -> LiveSession:
-        live = self._live.get(session)
-        if live is not None:
-            return live
-        async with self._opening:
-            if session in self._live:
-                return self._live[session]
-            info = await self._rows.get(session) if NAME.match(session) else None
-            if info is None:
-                raise SessionNotFound(session)
-            if info.state == "ended":
-                raise SessionEnded(session)
-            live = await self._take_in(info)
-            cells = await self._rows.cells(session)
-            live.next_index = max((cell.index for cell in cells), default=0) + 1
-            live.lost = "the gateway was restarted" if cells else ""
-            return live
-
-    async def _take_in(self, info: SessionInfo) -> LiveSession:
-        header = Header(info.id, info.tenant, info.role, info.created, info.title, info.state)
-        transcript = await asyncio.to_thread(self._transcripts.open, header)
-        grant = Grant(tenant=info.tenant, principal=info.principal, session=info.id, role=info.role)
-        live = LiveSession(grant, transcript, used=asyncio.get_running_loop().time())
-        self._live[info.id] = live
-        return live
-
-    def _as_seen(self, info: SessionInfo) -> SessionInfo:
-        if info.state == "ended":
-            return info
-        live = self._live.get(info.id)
-        if live is None:
-            reason = "the gateway was restarted" if info.cells else ""
-        elif live.kernel is not None and live.kernel.exited.done():
-            reason = live.kernel.exited.result().detail
-        else:
-            reason = live.lost
-        return msgspec.structs.replace(info, state="lost" if reason else "live", reason=reason)
+    async def _save_all(self) -> None:
+        for live in self._book.live.values():
+            try:
+                await settle(live)
+            except NotSaved as error:
+                log.error("the end of a session is lost", session=live.grant.session, error=str(error))
 
     async def _take_idle(self, live: LiveSession, idle_s: float) -> None:
         try:
@@ -321,57 +357,29 @@ class Sessions:
             raise BadCell(f"deadline_s must be above 0 and at most {self._settings.deadline_s:g} (cell.deadline_s).")
         return code, deadline_s or self._settings.deadline_s
 
-    async def _cell(self, live: LiveSession, code: str, cell_id: str | None) -> CellRow:
-        known = await self._rows.cell(live.grant.session, cell_id) if cell_id else None
-        if known is not None and known.code != code:
-            raise BadCell(f"Cell {cell_id} ran with other code. Leave the id out for a new cell.")
-        if known is not None:
-            return known
+    async def _cell(self, live: LiveSession, code: str, id: str, *, known: bool) -> tuple[CellRow, bool]:
+        """The cell, and whether it has run before."""
+        found = await self._rows.cell(live.grant.session, id) if known else None
+        if found is not None and found.code != code:
+            raise BadCell(f"Cell {id} ran with other code. Leave the id out for a new cell.")
+        if found is not None:
+            return found, not found.stopped
         index, live.next_index = live.next_index, live.next_index + 1
-        return CellRow(id=cell_id or uuid.uuid4().hex[:16], index=index, code=code, status="running")
+        return CellRow(id=id, index=index, code=code, status="running"), False
 
-    async def _run(
-        self, live: LiveSession, cell: CellRow, deadline_s: float, sink: EventSink | None, *, replay: bool = False
-    ) -> CellRun:
-        """One cell in a kernel that is there, from its row to its place in the transcript."""
-        session, kernel = live.grant.session, live.kernel
-        if kernel is None:
-            raise SessionLost(session, live.lost)
-        await self._rows.begin_cell(session, cell)
-        await self._broker.begin_cell(session, cell.id, replay=replay)
-        stream = OutputStream(sink, self._redact)
-        live.executing = True
-        try:
-            result = await execute_cell(kernel, cell.code, cell.id, deadline_s, stream)
-        finally:
-            live.executing = False
-            calls = await self._broker.end_cell(session)
-            await stream.close()
-            live.used = asyncio.get_running_loop().time()
-        envelope = await self._envelope(cell, result, calls)
-        run = CellRun(
-            session=session,
-            cell=cell.id,
-            index=cell.index,
-            code=cell.code,
-            result=result,
-            calls=calls,
-            envelope=envelope.text,
-            envelope_tokens=envelope.tokens,
-        )
-        await asyncio.gather(self._rows.end_cell(session, cell.id, result.status), live.transcript.add(run))
-        if result.state_lost and not live.over:
-            await self._kernels.lose(live, result.exit.detail if result.exit else result.reason)
-        return run
+    def _job(
+        self, live: LiveSession, id: str, code: str, stream: OutputStream, body: Coroutine[Any, Any, CellRun]
+    ) -> Job:
+        job = live.jobs[id] = Job(code, stream, self._queue(live, body))
 
-    async def _envelope(self, cell: CellRow, result: CellResult, calls: Any) -> Envelope:
-        def make() -> Envelope:
-            budget = self._settings.envelope_tokens
-            return make_envelope(cell.index, cell.code, result, calls, budget=budget, redact=self._redact)
+        def done(task: asyncio.Task[CellRun]) -> None:
+            live.jobs.pop(id, None)
+            stream.end()
 
-        return await asyncio.to_thread(make) if result.output_bytes > _THREAD_BYTES else make()
+        job.task.add_done_callback(done)
+        return job
 
-    async def _queue(self, live: LiveSession, body: Coroutine[Any, Any, T]) -> T:
+    def _queue(self, live: LiveSession, body: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run to the end, whether or not the caller waits for it."""
         over = asyncio.Event()
         live.cells.append(over)
@@ -386,7 +394,12 @@ class Sessions:
                 log.debug("cell did not run", session=live.grant.session, error=str(task.exception()))
 
         task.add_done_callback(done)
-        return await asyncio.shield(task)
+        return task
+
+
+async def _drop(check: CellCheck | None) -> None:
+    if check is not None:
+        await check.drop()
 
 
 async def _interrupt(kernel: Kernel | None) -> None:

@@ -51,7 +51,7 @@ def _groups(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str
     for name, field in model.model_fields.items():
         below: tuple[str, ...] = (*path, name)
         annotation: Any = field.annotation
-        if typing.get_origin(annotation) is dict:
+        if _is_table_of_groups(annotation):
             annotation, below = typing.get_args(annotation)[1], (*below, "NAME")
         group = group_of(annotation)
         if group is not None:
@@ -62,12 +62,16 @@ def _groups(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str
 def _table(model: type[BaseModel], path: tuple[str, ...]) -> str:
     lines = ["| setting | environment | default | what it is |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        if group_of(field.annotation) is None and typing.get_origin(field.annotation) is not dict:
+        if group_of(field.annotation) is None and not _is_table_of_groups(field.annotation):
             location = (*path, name)
             lines.append(
                 f"| `{'.'.join(location)}` | `{_variable(location)}` | {_default(field)} | {_description(field)} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _is_table_of_groups(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is dict and group_of(typing.get_args(annotation)[1]) is not None
 
 
 def _variable(location: tuple[str, ...]) -> str:

@@ -56,7 +56,9 @@ class TurnView:
 
     def _end(self, data: dict[str, Any]) -> None:
         self.reason = str(data.get("reason", ""))
-        if self.reason != "answered":
+        if self.reason == "paused":
+            self._note("a call waits for a person: omniops approvals list")
+        elif self.reason != "answered":
             self._note(f"no answer ({self.reason}): {data.get('message', '')}")
         usage, direct = data.get("usage", {}), data.get("direct_usage", {})
         told = [

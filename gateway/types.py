@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 import msgspec
 
+from gateway.checking.types import Check
 from kernel_pool.types import CellResult
+from servers.tool import Role as Role
+from servers.tool import Tool
 
-Role = Literal["agent", "analyst"]
-
-#: decided -> executing -> applied | failed | unknown
-CallState = Literal["decided", "executing", "applied", "failed", "unknown"]
+#: decided -> executing -> applied | failed | unknown. Where a person is asked: pending -> decided | denied. What was
+#: applied may be taken back: reverted.
+CallState = Literal["decided", "executing", "applied", "failed", "unknown", "pending", "denied", "reverted"]
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -49,6 +51,10 @@ Boundary = Literal["before", "sent", "after"]
 BoundaryObserver = Callable[[Boundary, CallRecord], Awaitable[None]]
 
 
+#: Told each result that a tool gave, after its call is over. Returns at once.
+Learner = Callable[[Grant, Tool, object], None]
+
+
 class CellRun(msgspec.Struct, frozen=True):
     """One cell of a session, run: the unit of transcripts and of the agent's steps."""
 
@@ -60,6 +66,10 @@ class CellRun(msgspec.Struct, frozen=True):
     calls: tuple[CallRecord, ...]
     envelope: str  # what goes back to the model
     envelope_tokens: int
+    #: This run of the cell, apart from its others.
+    run: str = ""
+    #: What was known of it before it ran; None where it was not looked at.
+    check: Check | None = None
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -69,10 +79,10 @@ class Event(msgspec.Struct, frozen=True):
     "cell" {step, envelope, status, ms, calls: [...]}, "call" {step, tool, args, state, ms, text},
     "text" {step, attempt, text} (the model's words as they come; a new attempt starts them over),
     "fallback" {step, mode, reason}, "answer" {text}, "end" {reason, message, usage, direct_usage, ...},
-    "error" {message}.
+    "error" {message}, "approval" (a request that waits for a person, or was decided).
     """
 
-    kind: Literal["session", "step", "output", "cell", "call", "text", "fallback", "answer", "end", "error"]
+    kind: Literal["session", "step", "output", "cell", "call", "text", "fallback", "answer", "end", "error", "approval"]
     data: dict[str, Any]
 
 

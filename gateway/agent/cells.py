@@ -66,9 +66,9 @@ class CellActor:
     async def act(self, step: int, actions: Sequence[Action], sink: EventSink) -> Acted:
         messages: list[Message] = []
         runs: list[CellRun] = []
-        unavailable, cancelled = "", False
+        unavailable, cancelled, paused = "", False, False
         for action in actions:
-            if unavailable or cancelled:
+            if unavailable or cancelled or paused:
                 messages.append(tool_message(action.id, "Not run: an earlier cell could not be finished."))
                 continue
             code = action.arguments["code"]
@@ -83,6 +83,7 @@ class CellActor:
                 messages.append(tool_message(action.id, "Stopped: the turn was ended. Its outcome is not known."))
                 continue
             runs.append(run)
+            paused = run.result.status == "paused"
             messages.append(tool_message(action.id, run.envelope))
             await sink(_cell_event(step, run))
         return Acted(
@@ -92,6 +93,7 @@ class CellActor:
             cells=tuple(run.cell for run in runs),
             unavailable=unavailable,
             cancelled=cancelled,
+            paused=paused,
         )
 
     async def _run(self, code: str, sink: EventSink) -> tuple[CellRun | None, bool]:

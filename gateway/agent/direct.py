@@ -76,7 +76,8 @@ class DirectActor:
             messages += [tool_message(action.id, "Not called: the turn was ended.") for action in unanswered[1:]]
         finally:
             calls = await self._broker.end_cell(self._grant.session)
-        return Acted(messages=tuple(messages), calls=calls, cells=(cell,), cancelled=cancelled)
+        paused = any(call.state == "pending" for call in calls)
+        return Acted(messages=tuple(messages), calls=calls, cells=(cell,), cancelled=cancelled, paused=paused)
 
     async def _call(self, step: int, action: Action, sink: EventSink) -> Message:
         started = time.monotonic()
@@ -84,7 +85,7 @@ class DirectActor:
             value = await self._broker.call(self._grant, action.name, action.arguments)
         except ToolError as error:
             shown = error_json(type(error).__name__, error.message, retryable=error.retryable, hint=error.hint)
-            state, text = "failed", shown
+            state, text = "pending" if error.data.get("parked") else "failed", shown
         else:
             state, text = "applied", self._bounded(result_json(value))
         ms = round((time.monotonic() - started) * 1000, 1)

@@ -69,6 +69,8 @@ class _Turn:
     #: Unusable replies in a row.
     bad: int = 0
     fell_back: str = ""
+    #: A call waits for a person: the model may only say so.
+    paused: bool = False
 
     def __post_init__(self) -> None:
         self.started = time.monotonic()
@@ -78,7 +80,7 @@ class _Turn:
     async def run(self, message: str) -> TurnResult:
         self.messages.append({"role": "user", "content": message})
         end = await self._bounded()
-        answered = end.reason == "answered"
+        answered = end.reason in ("answered", "paused")
         self._answer_open_calls()
         # the next turn's model has to know, and some endpoints insist on alternating roles
         said = end.text if answered else f"(No answer was given: {end.reason}.)"
@@ -126,6 +128,13 @@ class _Turn:
         return _End("cancelled", "The turn was cancelled.")
 
     async def _steps(self) -> _End:
+        end = await self._acting()
+        if not self.paused or end.reason == "cancelled":
+            return end
+        # a person has to decide, so there is an answer, whatever kept the model from one
+        return _End("paused", end.text if end.reason == "answered" else self.limits.paused_answer)
+
+    async def _acting(self) -> _End:
         for number in range(1, self.limits.max_steps + 1):
             request = [{"role": "system", "content": self.actor.system}, *self.history, *self.messages]
             counted = await self.ledger.count(request, self.actor.tools)
@@ -184,6 +193,8 @@ class _Turn:
             return _End("model_error", "The model's provider withheld its reply (content filter).")
         cut = reply.finish == "length"
         calls = with_ids(reply.calls, call_ids([*self.history, *self.messages]))
+        if self.paused and (calls or cut or not reply.text.strip()):
+            return _End("paused", reply.text.strip() if not cut and reply.text.strip() else self.limits.paused_answer)
         if not calls:
             if reply.text.strip() and not cut:
                 self._step(number, Acted(()), "", model_s, 0.0)
@@ -212,6 +223,7 @@ class _Turn:
         self._step(number, acted, "; ".join(faults.values()), model_s, time.monotonic() - started)
         if acted.cancelled:
             return _End("cancelled", "")
+        self.paused = acted.paused
         return await self._fall_back(number, acted.unavailable) if acted.unavailable else None
 
     def _answer_open_calls(self) -> None:

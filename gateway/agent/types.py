@@ -17,7 +17,8 @@ FunctionTool = dict[str, Any]
 
 Mode = Literal["cells", "direct"]
 
-#: Why a turn ended. "sandbox_down": cells cannot run and there is no fallback.
+#: Why a turn ended. "sandbox_down": cells cannot run and there is no fallback. "paused": a person has to approve
+#: something first; the customer has been told so.
 EndReason = Literal[
     "answered",
     "max_steps",
@@ -28,6 +29,7 @@ EndReason = Literal[
     "model_error",
     "sandbox_down",
     "cancelled",
+    "paused",
 ]
 
 
@@ -41,6 +43,8 @@ class TurnLimits:
     max_dollars: float = 1.0
     #: Unusable replies of the model in a row.
     max_bad_replies: int = 3
+    #: What the customer is told of a call that waits for a person, where the model finds no words.
+    paused_answer: str = "A colleague has to approve this first. I have passed it on and will let you know."
 
     @classmethod
     def from_settings(cls, settings: AgentSettings) -> TurnLimits:
@@ -50,6 +54,7 @@ class TurnLimits:
             max_seconds=settings.max_seconds,
             max_dollars=settings.max_dollars,
             max_bad_replies=settings.max_bad_replies,
+            paused_answer=settings.paused_answer,
         )
 
 
@@ -93,7 +98,8 @@ class TurnResult:
 
     `messages` are the turn's own messages, the customer's first; history plus them is the next turn's history, valid
     for the API whatever the reason (every tool call has its answer). `answer` is the text for the customer, "" unless
-    `reason` is "answered"; `message` is one sentence for people on why the turn ended, "" when it was answered.
+    `reason` is "answered" or "paused"; `message` is one sentence for people on why the turn ended, "" when there is an
+    answer.
     """
 
     session: str
@@ -149,6 +155,8 @@ class Acted:
     unavailable: str = ""
     #: Set when the turn was cancelled meanwhile; what was under way has been stopped.
     cancelled: bool = False
+    #: Set when a call waits for a person: nothing more is done in this turn.
+    paused: bool = False
 
 
 class Actor(Protocol):

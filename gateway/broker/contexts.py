@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import base64
+from collections.abc import Mapping
 from typing import Protocol
 
 import httpx
+from pydantic import SecretStr
 
+from gateway.credentials.known import REFERENCE, Secrets
+from gateway.credentials.vault import CredentialMissing, Vault, reference_of
 from gateway.db import Database
-from gateway.settings import Settings, TenantSettings
+from gateway.settings import Settings, ShopSettings
 from gateway.types import Grant
 from servers.context import Embedder, SessionPins, Shop, ToolContext
-from servers.errors import ToolDenied
+from servers.errors import ToolDenied, UpstreamError
+from servers.supabase.connections import Connections
+from servers.supabase.project import SupabaseProject
+from servers.tool import Tool
 
 from .scrub import secrets_of
 
@@ -19,14 +26,21 @@ from .scrub import secrets_of
 class ContextFactory(Protocol):
     """Makes the surroundings of calls."""
 
-    #: Every secret that a context may hold, for the scrubber.
-    secrets: Collection[str]
+    #: Every secret that a context may hold, for scrubbers; it grows as credentials are set.
+    secrets: Secrets
 
     async def pins(self, grant: Grant) -> SessionPins:
         """Asked once per session."""
         ...
 
-    def context(self, grant: Grant, pins: SessionPins, *, idempotency_key: str, resuming: bool) -> ToolContext: ...
+    async def context(
+        self, grant: Grant, pins: SessionPins, tool: Tool, *, idempotency_key: str, resuming: bool
+    ) -> ToolContext:
+        """
+        Raises:
+            ToolDenied: a credential that the tool needs is not set.
+        """
+        ...
 
 
 class Pins:
@@ -53,43 +67,131 @@ class Pins:
 
 
 class Contexts:
-    """The gateway's `ContextFactory`. The http client and the embedder are the caller's to close."""
+    """The gateway's `ContextFactory`. What it is given is the caller's to close."""
 
     def __init__(
-        self, settings: Settings, database: Database, http: httpx.AsyncClient, embedder: Embedder | None = None
+        self,
+        settings: Settings,
+        database: Database,
+        http: httpx.AsyncClient,
+        embedder: Embedder | None = None,
+        vault: Vault | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
+        """`secrets`: what the vault adds to. None: this gateway has no credentials but those of its settings."""
         self._database = database
-        self._http = http
+        self.http = http
         self._embedder = embedder
-        self._shops = {tenant: shop for tenant, one in settings.tenants.items() if (shop := shop_of(one)) is not None}
-        self.secrets: Collection[str] = secrets_of(settings)
+        self._vault = vault
+        self._tenants = settings.tenants
+        self._connections = Connections()
+        self.secrets = Secrets() if secrets is None else secrets
+        self.secrets.add(secrets_of(settings))
 
     async def pins(self, grant: Grant) -> Pins:
         row = await self._database.fetch_one("SELECT customer FROM session WHERE id = %s", (grant.session,))
         customer = row["customer"] if row else None
         return Pins(self._database, grant.session, customer=customer, customer_required=grant.role == "agent")
 
-    def context(self, grant: Grant, pins: SessionPins, *, idempotency_key: str, resuming: bool) -> ToolContext:
-        return ToolContext(
-            tenant=grant.tenant,
-            session=grant.session,
-            pins=pins,
-            idempotency_key=idempotency_key,
-            resuming=resuming,
-            http=self._http,
-            shop=self._shops.get(grant.tenant),
-            database=self._database.tenant(grant.tenant),
-            embedder=self._embedder,
+    async def context(
+        self, grant: Grant, pins: SessionPins, tool: Tool, *, idempotency_key: str, resuming: bool
+    ) -> ToolContext:
+        try:
+            return ToolContext(
+                tenant=grant.tenant,
+                session=grant.session,
+                pins=pins,
+                idempotency_key=idempotency_key,
+                resuming=resuming,
+                http=self.http,
+                shop=await self.shop(grant.tenant),
+                database=self._database.tenant(grant.tenant),
+                embedder=self._embedder,
+                supabase=await self.supabase(grant.tenant),
+                credentials=await self._credentials(grant.tenant, tool.credentials),
+            )
+        except CredentialMissing as error:
+            # An earlier attempt may have reached the upstream: that it cannot be asked now is no refusal of that.
+            refusal = UpstreamError if resuming else ToolDenied
+            raise refusal(str(error), tool=tool.qualified_name) from None
+
+    async def shop(self, tenant: str) -> Shop | None:
+        """The tenant's store, if it has one.
+
+        Raises:
+            CredentialMissing: a setting of it refers to one.
+        """
+        configured = self._tenants.get(tenant)
+        shop = configured.shop if configured else None
+        return None if shop is None else await self._shop(tenant, shop)
+
+    async def _shop(self, tenant: str, shop: ShopSettings) -> Shop:
+        key, secret = await self._value(tenant, shop.consumer_key), await self._value(tenant, shop.consumer_secret)
+        # the pair as Basic authentication sends it
+        self.secrets.add([base64.b64encode(f"{key}:{secret}".encode()).decode()])
+        return Shop(
+            url=str(shop.url),
+            consumer_key=key,
+            consumer_secret=secret,
+            timeout_s=shop.timeout_s,
+            in_flight=shop.in_flight,
+            requests_per_s=shop.requests_per_s,
+            webhook_secret=await self._value(tenant, shop.webhook_secret),
         )
 
+    async def supabase(self, tenant: str) -> SupabaseProject | None:
+        """The tenant's own tables, if it has any.
 
-def shop_of(tenant: TenantSettings) -> Shop | None:
-    """The tenant's store, if it has one."""
-    if tenant.shop is None:
-        return None
-    return Shop(
-        url=str(tenant.shop.url),
-        consumer_key=tenant.shop.consumer_key.get_secret_value(),
-        consumer_secret=tenant.shop.consumer_secret.get_secret_value(),
-        timeout_s=tenant.shop.timeout_s,
-    )
+        Raises:
+            CredentialMissing: a setting of it refers to one.
+        """
+        configured = self._tenants.get(tenant)
+        project = configured.supabase if configured else None
+        if project is None:
+            return None
+        subject = {"sub": project.subject} if project.subject else {}
+        return SupabaseProject(
+            tenant=tenant,
+            connections=self._connections,
+            database_url=await self._value(tenant, project.database_url),
+            url=str(project.url or ""),
+            key=await self._value(tenant, project.key),
+            jwt_secret=await self._value(tenant, project.jwt_secret),
+            role=project.role,
+            claims={**project.claims, **subject},
+            schemas=project.schemas,
+            open_tables=project.open_tables,
+            customer_may=project.customer_may,
+            write_functions=project.write_functions,
+            match_function=project.match_function,
+            statement_timeout_s=project.statement_timeout_s,
+            in_flight=project.in_flight,
+            result_mb=project.result_mb,
+            batch_rows=project.batch_rows,
+        )
+
+    async def credentials(self, tenant: str) -> Mapping[str, str]:
+        """The tenant's credentials by name, each with what is wrong with it, "" for nothing."""
+        return {} if self._vault is None else await self._vault.problems(tenant)
+
+    def for_check(self, tenant: str, project: SupabaseProject, key: str) -> ToolContext:
+        """What a look at the tenant's tables gets: no session's, and without pins."""
+        pins = Pins(self._database, "", customer=None, customer_required=False)
+        return ToolContext(tenant, "", pins, key, False, self.http, supabase=project)
+
+    async def close(self) -> None:
+        """Close the connections to tenants' projects."""
+        await self._connections.close()
+
+    async def _credentials(self, tenant: str, names: tuple[str, ...]) -> Mapping[str, str]:
+        return {name: await self._value(tenant, SecretStr(REFERENCE + name)) for name in names}
+
+    async def _value(self, tenant: str, setting: SecretStr | None) -> str:
+        """ "" for no setting."""
+        plain = setting.get_secret_value() if setting else ""
+        name = reference_of(plain)
+        if name is None:
+            return plain
+        if self._vault is None:
+            raise CredentialMissing(f"This gateway keeps no credentials, so there is none named {name!r}.")
+        return await self._vault.value(tenant, name)

@@ -9,6 +9,7 @@ from servers.errors import (
     ApprovalDenied,
     ApprovalRequired,
     BudgetExceeded,
+    NothingDone,
     ToolDenied,
     ToolError,
     ToolInputError,
@@ -19,7 +20,7 @@ from .scrub import Scrubber
 
 #: After these a write has not happened. After any other error it may have (no answer, half an answer, a bug): the
 #: journal calls it unknown, and the same call again looks upstream before it writes.
-DEFINITE = (ToolInputError, ToolNotFound, ToolDenied, ApprovalRequired, ApprovalDenied, BudgetExceeded)
+DEFINITE = (ToolInputError, ToolNotFound, ToolDenied, ApprovalRequired, ApprovalDenied, BudgetExceeded, NothingDone)
 
 _BY_NAME = {cls.__name__: cls for cls in ERRORS}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +11,10 @@ from gateway.db import Database
 from gateway.types import CallState, Grant
 from servers.tool import Effect
 
+from .behind import WriteBehind
 from .errors import ErrorBody
+from .keys import CallKey as CallKey
+from .spent import Spent
 
 #: Set per statement. A read's row may be lost when the machine loses power; it is then read again. A write's row is on
 #: disk before the write goes out. In a CTE that the statement draws on, so that it costs no round trip.
@@ -26,40 +28,48 @@ WITH {_DURABILITY}, fresh AS (
            %(state)s, %(tenant)s, %(principal)s
     FROM durability
     ON CONFLICT (session, cell, tool, args_hash, occurrence) DO NOTHING
-    RETURNING id, state, result, error, started, ended
+    RETURNING id, state, result, result_table, error, result_bytes, result_rows, cost, started, ended
+), found AS (
+    SELECT true AS fresh, * FROM fresh
+    UNION ALL
+    SELECT false, id, state, result, result_table, error, result_bytes, result_rows, cost, started, ended FROM call
+    WHERE session = %(session)s AND cell = %(cell)s AND tool = %(tool)s AND args_hash = %(args_hash)s
+      AND occurrence = %(occurrence)s AND NOT EXISTS (SELECT FROM fresh)
+), remembered AS (
+    INSERT INTO request (session, cell, id, call, replayed)
+    SELECT %(session)s, %(cell)s, %(request)s, id, state IN ('applied', 'failed', 'denied', 'reverted')
+    FROM found WHERE %(request)s <> ''
+    ON CONFLICT (session, cell, id) DO UPDATE SET call = excluded.call, replayed = excluded.replayed
+    WHERE request.call <> excluded.call
 )
-SELECT true AS fresh, * FROM fresh
-UNION ALL
-SELECT false, id, state, result, error, started, ended FROM call
-WHERE session = %(session)s AND cell = %(cell)s AND tool = %(tool)s AND args_hash = %(args_hash)s
-  AND occurrence = %(occurrence)s AND NOT EXISTS (SELECT FROM fresh)
+SELECT * FROM found
 """  # noqa: S608 - put together from constants
 
-_EXECUTING = "UPDATE call SET state = 'executing' WHERE id = %s"
+_OF_RUN = """
+SELECT request.id AS request, request.replayed, call.id, tool, args, args_hash, occurrence, effect, state, result,
+       error, result_bytes, result_rows, cost, started, ended
+FROM request JOIN call ON call.id = request.call
+WHERE request.session = %s AND request.cell = %s ORDER BY call.id
+"""
+
+#: Sums as plain numbers: Postgres adds bigints up to a numeric.
+_SPENT = """
+SELECT count(*) AS calls, coalesce(sum(result_rows), 0)::bigint AS rows,
+       coalesce(sum(result_bytes + length(args::text)), 0)::bigint AS bytes,
+       coalesce(sum(extract(epoch FROM ended - started)), 0)::double precision AS seconds,
+       coalesce(sum(cost), 0)::double precision AS dollars
+FROM call WHERE session = %s
+"""
+
+_EXECUTING = "UPDATE call SET state = 'executing' WHERE id = %s RETURNING id"
 
 _FINISH = f"""
 WITH {_DURABILITY}
-UPDATE call SET state = %(state)s, result = %(result)s, error = %(error)s, result_bytes = %(bytes)s,
-                ended = clock_timestamp()
+UPDATE call SET state = %(state)s, result = %(result)s, result_table = %(table)s, error = %(error)s,
+                result_bytes = %(bytes)s, result_rows = %(rows)s, ended = clock_timestamp(),
+                cost = cost + CASE WHEN state = 'executing' OR state <> %(state)s THEN %(cost)s ELSE 0 END
 FROM durability WHERE id = %(id)s RETURNING started, ended
 """  # noqa: S608
-
-
-@dataclass(frozen=True)
-class CallKey:
-    """What makes two calls the same one."""
-
-    session: str
-    cell: str
-    tool: str
-    args_hash: str
-    occurrence: int
-
-    @property
-    def idempotency_key(self) -> str:
-        """Follows from the rest, so that no attempt can have another one."""
-        parts = json.dumps([self.session, self.cell, self.tool, self.args_hash, self.occurrence])
-        return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -73,18 +83,40 @@ class Row:
     error: ErrorBody | None
     started: datetime
     ended: datetime | None
+    #: An Arrow IPC stream, where the result is a table; not told of calls that are only looked at.
+    result_table: bytes | None = None
+    result_bytes: int = 0
+    result_rows: int = 0
+    cost: float = 0.0
 
     @property
     def settled(self) -> bool:
-        return self.state in ("applied", "failed")
+        return self.state in ("applied", "failed", "denied", "reverted")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A call that a run of a cell has made, known by the id that its kernel gave it."""
+
+    request: str
+    #: The journal had answered it before this run.
+    replayed: bool
+    key: CallKey
+    effect: Effect
+    args: dict[str, Any]
+    row: Row
 
 
 class Journal:
+    """Each statement may come to the database twice: where its answer was lost it is made again."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
+        #: The rows of reads, which are written behind them.
+        self.reads = WriteBehind(database.dedicated)
 
-    async def claim(self, key: CallKey, grant: Grant, effect: Effect, args: str) -> Row:
-        """Enter the call, or find it where it was entered before.
+    async def claim(self, key: CallKey, grant: Grant, effect: Effect, args: str, request: str = "") -> Row:
+        """Enter the call, or find it where it was entered before; remember it under its kernel's id, `request`.
 
         A write is entered as decided and goes out as executing; a read, which does no harm twice, as executing at once.
         """
@@ -101,37 +133,82 @@ class Journal:
             "tenant": grant.tenant,
             "principal": grant.principal,
             "commit": _commit(effect),
+            "request": request,
         }
         found = None
         while found is None:  # entered by somebody else between the insert and the look: look again
-            found = await self._database.fetch_one(_CLAIM, parameters)
+            found = await self._database.fetch_one_surely(_CLAIM, parameters)
         return Row(**found)
 
     async def executing(self, row: Row) -> None:
         """On disk when this returns: the write may go out."""
-        await self._database.execute(_EXECUTING, (row.id,))
+        await self._database.fetch_one_surely(_EXECUTING, (row.id,))
 
     async def finish(
-        self, row: Row, effect: Effect, state: CallState, *, result: str | None = None, error: ErrorBody | None = None
+        self,
+        row: Row,
+        effect: Effect,
+        state: CallState,
+        *,
+        result: str | None = None,
+        table: bytes | None = None,
+        error: ErrorBody | None = None,
+        rows: int = 0,
+        cost: float = 0.0,
     ) -> tuple[datetime, datetime]:
         """What came of it; returns when it started and ended."""
         parameters = {
             "id": row.id,
             "state": state,
             "result": result,
+            "table": table,
             "error": None if error is None else json.dumps(error),
-            "bytes": len(result or ""),
+            "bytes": len(result or "") + len(table or b""),
+            "rows": rows,
+            "cost": cost,
             "commit": _commit(effect),
         }
-        found = await self._database.fetch_one(_FINISH, parameters)
+        found = await self._database.fetch_one_surely(_FINISH, parameters)
         if found is None:
             raise LookupError(f"call {row.id} is not in the journal any more")
         return found["started"], found["ended"]
 
-    async def count(self, session: str) -> int:
-        """Calls of the session so far."""
-        found = await self._database.fetch_one("SELECT count(*) AS calls FROM call WHERE session = %s", (session,))
-        return int(found["calls"]) if found else 0
+    async def made(self, session: str, cell: str) -> tuple[Made, ...]:
+        """What the cell's present run has called so far, in order, as gateways before this one journaled it."""
+        rows = await self._database.fetch(_OF_RUN, (session, cell))
+        return tuple(_made(session, cell, row) for row in rows)
+
+    async def keys(self, session: str, cell: str) -> frozenset[CallKey]:
+        """The calls that the cell has in the journal, from earlier runs and from this one."""
+        sql = "SELECT session, cell, tool, args_hash, occurrence FROM call WHERE session = %s AND cell = %s"
+        return frozenset(CallKey(**row) for row in await self._database.fetch(sql, (session, cell)))
+
+    async def spent(self, session: str) -> Spent:
+        """What the session's calls have taken so far."""
+        found = await self._database.fetch_one(_SPENT, (session,))
+        return Spent(**found) if found else Spent()
+
+
+def _made(session: str, cell: str, row: dict[str, Any]) -> Made:
+    return Made(
+        request=row["request"],
+        replayed=row["replayed"],
+        key=CallKey(session, cell, row["tool"], row["args_hash"], row["occurrence"]),
+        effect=row["effect"],
+        args=row["args"],
+        row=Row(
+            id=row["id"],
+            fresh=False,
+            state=row["state"],
+            result=row["result"],
+            error=row["error"],
+            started=row["started"],
+            ended=row["ended"],
+            result_bytes=row["result_bytes"],
+            result_rows=row["result_rows"],
+            cost=row["cost"],
+        ),
+    )
 
 
 def _commit(effect: Effect) -> str:

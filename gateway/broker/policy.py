@@ -2,90 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from gateway.settings import BrokerSettings
 from gateway.types import Grant
-from servers.errors import ApprovalRequired, BudgetExceeded, ToolDenied
+from servers.errors import BudgetExceeded, ToolDenied
 from servers.tool import Tool
+
+from .journal import Row
+from .spent import Spent
 
 MIB = 1024 * 1024
 
 
 def check_allowed(grant: Grant, tool: Tool) -> None:
-    """Analysts read; agents read and write; what is critical waits for a person.
+    """A session calls what its role is named for in the tool's record.
 
     Raises:
-        ToolDenied, ApprovalRequired
+        ToolDenied
     """
-    if tool.effect == "critical":
-        raise ApprovalRequired(f"{tool.name} needs a person's approval, and this gateway has nobody to ask.")
-    if tool.effect != "read" and grant.role != "agent":
-        raise ToolDenied(f"{tool.name} changes things; a session of role {grant.role!r} may only read.")
+    if grant.role not in tool.roles:
+        raise ToolDenied(
+            f"{tool.name} is not for a session of role {grant.role!r}.",
+            hint=f"It is for {' and '.join(tool.roles) or 'nobody'}.",
+        )
 
 
-@dataclass
-class SessionBudget:
-    """Calls of a session that went out; those that the journal answered are not counted."""
+#: What calls of a session that went out have taken; those that the journal answered are not counted.
+SessionBudget = Spent
 
-    calls: int = 0
+#: Each bound: its setting, what it bounds, a factor from the setting's unit, and how it is said.
+_BOUNDS: tuple[tuple[str, str, float, Callable[[float], str]], ...] = (
+    ("calls", "calls", 1, lambda n: f"{n:,} tool calls"),
+    ("rows", "rows", 1, lambda n: f"{n:,} rows of results"),
+    ("mb", "bytes", MIB, lambda n: f"{n / MIB:,.1f} MiB of arguments and results"),
+    ("seconds", "seconds", 1, lambda n: f"{n:,.0f} s of tool calls"),
+    ("dollars", "dollars", 1, lambda n: f"{n:,.4f} dollars for tool calls"),
+)
 
 
 class CellBudget:
-    """What one run of a cell may spend, and has spent."""
+    """What one run of a cell may spend, and has spent; its session's with it."""
 
     def __init__(self, settings: BrokerSettings, session: SessionBudget) -> None:
         self._settings = settings
         self._session = session
-        self.calls = 0
-        self.bytes = 0
-        self.seconds = 0.0
+        self._cell = Spent()
 
     def take_call(self) -> None:
         """Count one call, before anything is done about it.
 
         Raises:
-            BudgetExceeded: with what was spent.
+            BudgetExceeded: something is used up already; with what was spent.
         """
-        limits = self._settings
-        if self.calls >= limits.calls_per_cell:
-            raise self._exceeded("calls_per_cell", f"{self.calls:,} tool calls in this cell", "Go on in another cell.")
-        if self._session.calls >= limits.calls_per_session:
-            raise self._exceeded("calls_per_session", f"{self._session.calls:,} tool calls in this session", "")
-        if self.seconds >= limits.seconds_per_cell:
-            raise self._exceeded(
-                "seconds_per_cell", f"{self.seconds:.0f} s of tool calls in this cell", "Go on in another cell."
-            )
-        self.calls += 1
+        for spent, of in ((self._cell, "cell"), (self._session, "session")):
+            for name, attribute, factor, _ in _BOUNDS:
+                if getattr(spent, attribute) >= self._limit(name, of) * factor:
+                    raise self._exceeded(name, of)
+        self._cell.calls += 1
+
+    def take_fresh_call(self) -> None:
+        """The call goes out: the session's calls are counted here, so that answers from the journal cost none."""
+        self._session.calls += 1
 
     def take_bytes(self, count: int) -> None:
-        """Count arguments or a result.
+        """Count arguments, a result or a part of one.
 
         Raises:
             BudgetExceeded: with what was spent.
         """
-        self.bytes += count
-        if self.bytes > self._settings.cell_mb * MIB:
-            spent = f"{self.bytes / MIB:,.1f} MiB of arguments and results in this cell"
-            raise self._exceeded("cell_mb", spent, "Ask for less at once, or go on in another cell.")
+        self._take("mb", Spent(bytes=count))
+
+    def take_rows(self, count: int) -> None:
+        """Count the rows of a result, or of a part of one.
+
+        Raises:
+            BudgetExceeded: with what was spent.
+        """
+        self._take("rows", Spent(rows=count))
 
     def take_seconds(self, seconds: float) -> None:
-        self.seconds += seconds
+        """Count time, which is over: the next call finds that there is none left."""
+        self._add(Spent(seconds=seconds))
+
+    def take_dollars(self, dollars: float) -> None:
+        """Count money, which is spent: the next call finds that there is none left."""
+        self._add(Spent(dollars=dollars))
+
+    def take_up(self, row: Row) -> None:
+        """Count a call that the cell made under another gateway. The session's budget has it from the journal."""
+        seconds = (row.ended - row.started).total_seconds() if row.ended else 0.0
+        self._cell.add(Spent(1, row.result_rows, row.result_bytes, seconds, row.cost))
 
     @property
     def spent(self) -> Mapping[str, float]:
+        """By what and of whom: `calls_in_cell`, `dollars_in_session`."""
         return {
-            "calls_in_cell": self.calls,
-            "calls_in_session": self._session.calls,
-            "bytes_in_cell": self.bytes,
-            "seconds_in_cell": round(self.seconds, 3),
+            f"{attribute}_in_{of}": round(getattr(spent, attribute), 6)
+            for _, attribute, _, _ in _BOUNDS
+            for spent, of in ((self._cell, "cell"), (self._session, "session"))
         }
 
-    def _exceeded(self, budget: str, spent: str, hint: str) -> BudgetExceeded:
-        limit = getattr(self._settings, budget)
+    def _add(self, more: Spent) -> None:
+        self._cell.add(more)
+        self._session.add(more)
+
+    def _take(self, name: str, more: Spent) -> None:
+        self._add(more)
+        _, attribute, factor, _ = next(bound for bound in _BOUNDS if bound[0] == name)
+        for spent, of in ((self._cell, "cell"), (self._session, "session")):
+            if getattr(spent, attribute) > self._limit(name, of) * factor:
+                raise self._exceeded(name, of)
+
+    def _limit(self, name: str, of: str) -> float:
+        setting = f"{of}_mb" if name == "mb" else f"{name}_per_{of}"
+        return float(getattr(self._settings, setting))
+
+    def _exceeded(self, name: str, of: str) -> BudgetExceeded:
+        _, attribute, _, words = next(bound for bound in _BOUNDS if bound[0] == name)
+        spent = words(getattr(self._cell if of == "cell" else self._session, attribute))
+        setting = f"{of}_mb" if name == "mb" else f"{name}_per_{of}"
+        limit = getattr(self._settings, setting)
+        hints = {"calls": "Go on in another cell.", "seconds": "Go on in another cell."}
+        hint = hints.get(name, "Ask for less at once, or go on in another cell.") if of == "cell" else ""
         return BudgetExceeded(
-            f"The budget {budget} of {limit:,} is used up: {spent}.",
+            f"The budget {setting} of {limit:,} is used up: {spent} in this {of}.",
             hint=hint,
-            data={"budget": budget, "limit": limit, **self.spent},
+            data={"budget": setting, "limit": limit, **self.spent},
         )

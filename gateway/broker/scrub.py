@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Iterable
-from typing import Any
-from urllib.parse import quote, quote_plus
+from typing import TYPE_CHECKING, Any
 
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretStr
 
-REMOVED = "[secret]"
+from gateway.credentials.known import REFERENCE, Secrets, password_of
+from servers.table import map_texts, texts_of
 
-#: Shorter values would take ordinary words out of results.
-SHORTEST = 6
+if TYPE_CHECKING:
+    import pyarrow
+
+REMOVED = "[secret]"
 
 #: What looks like a credential whoever it belongs to; for errors and logs, not for results.
 _PATTERNS = tuple(
@@ -32,19 +31,27 @@ _PATTERNS = tuple(
 
 
 class Scrubber:
-    """Knows the configured secrets, in the spellings in which they turn up."""
+    """Knows the configured secrets. Given `Secrets`, it knows what is added to them later, too."""
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        spelled = {form for secret in secrets if len(secret) >= SHORTEST for form in _spellings(secret)}
-        # The longest first: a secret that begins another one must not leave its rest.
-        self._known = sorted(spelled, key=len, reverse=True)
+    def __init__(self, secrets: Iterable[str] | Secrets = ()) -> None:
+        self._secrets = secrets if isinstance(secrets, Secrets) else Secrets(secrets)
 
     def known(self, text: str) -> str:
         """`text` without the configured secrets. Fast where there are none: results may have megabytes."""
-        for form in self._known:
+        for form in self._secrets.forms:
             if form in text:
                 text = text.replace(form, REMOVED)
         return text
+
+    def table(self, table: pyarrow.Table) -> pyarrow.Table:
+        """`table` without the configured secrets in its texts."""
+        if not self._secrets.forms:
+            return table
+        forms = [form.encode() for form in self._secrets.forms]
+        spoiled = {name for name, text in texts_of(table) if any(form in text for form in forms)}
+        for name in spoiled:
+            table = map_texts(table, name, self.known)
+        return table
 
     def text(self, text: str) -> str:
         """`text` without the configured secrets and without anything that looks like one."""
@@ -81,23 +88,10 @@ def _secrets_in(value: object) -> set[str]:
     match value:
         case SecretStr():
             plain = value.get_secret_value()
-            return {plain} | _password_of(plain)
+            # the name of a credential is no secret
+            return set() if plain.startswith(REFERENCE) else {plain} | password_of(plain)
         case BaseModel():
             return secrets_of(value)
         case dict():
             return {secret for item in value.values() for secret in _secrets_in(item)}
     return set()
-
-
-def _password_of(url: str) -> set[str]:
-    if "://" not in url:
-        return set()
-    try:
-        return {str(conninfo_to_dict(url).get("password") or "")} - {""}
-    except ProgrammingError:
-        return set()
-
-
-def _spellings(secret: str) -> set[str]:
-    encoded = base64.b64encode(secret.encode()).decode()
-    return {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], encoded}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from gateway.routes.access import Caller, GatewayOf, check_tenant
+from gateway.routes.access import Caller, GatewayOf, check_role, check_tenant
 from gateway.routes.events import EventResponse, Events
 from gateway.routes.models import Answer, NewMessage
 from gateway.routes.problems import ProblemError, described
@@ -41,6 +41,7 @@ async def chat(running: GatewayOf, caller: Caller, body: NewMessage, accept: Acc
         )
     else:
         session = await running.sessions.get(body.session, body.tenant)
+        check_role(caller, session.role)
     events = Events()
     await events.send(Event("session", {"session": session.id}))
     task = await running.chat.start(session, body.message, events.send, body.mode)

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.session_rows import SessionInfo
-from gateway.transcripts.notebook import render
-from gateway.types import CellRun
+from gateway.session_rows import CellRow, SessionInfo
+from gateway.transcripts.notebook import Node, render
+from gateway.types import CellRun, Role
 
 
 class _Request(BaseModel):
@@ -18,9 +18,14 @@ class _Request(BaseModel):
 
 class NewSession(_Request):
     tenant: str = Field(description="The shop, as the configuration names it.", max_length=64)
-    role: Literal["agent", "analyst"] = Field("agent", description="`agent`: must verify a customer first.")
+    role: Role = Field(
+        "agent",
+        description="`agent`: must verify a customer first; `analyst`: reads; `operator`: runs the shop, for the "
+        "server's own token only.",
+    )
     title: str = Field("", description="For people, in lists.", max_length=200)
     customer: int | None = Field(None, ge=1, description="The store's id of a customer who is verified already.")
+    profile: str | None = Field(None, max_length=64, description="The kind of kernel. None: the one for the role.")
 
 
 class NewCell(_Request):
@@ -44,7 +49,8 @@ class NewMessage(_Request):
 class Session(BaseModel):
     id: str
     tenant: str
-    role: Literal["agent", "analyst"]
+    role: Role
+    profile: str = Field(description="The kind of kernel.")
     title: str
     state: Literal["live", "lost", "ended"] = Field(description="`lost`: its variables are gone until it is restored.")
     reason: str = Field(description="Why the state is lost.")
@@ -58,12 +64,36 @@ class Session(BaseModel):
         return cls(**{name: getattr(info, name) for name in cls.model_fields})
 
 
+class CheckFinding(BaseModel):
+    """One thing about a cell that was known before it ran."""
+
+    line: int = Field(description="Of the cell, from 1; 0 where it is not known.")
+    kind: Literal["certain", "likely", "advice"] = Field(
+        description="`certain`: that line cannot go well; `likely`: the type checker says so, and may be wrong; "
+        "`advice`: it runs, and is seldom wise."
+    )
+    name: str = Field(description="The exception that Python would raise, or the advice's rule.")
+    message: str
+    source: str = Field("", description="The code that it is about.")
+
+
+class CellCheck(BaseModel):
+    """What the check before the run found."""
+
+    stopped: bool = Field(False, description="The cell was not run, and did nothing: what is `certain` kept it.")
+    findings: list[CheckFinding] = Field(default_factory=list)
+    ms: float = Field(0.0, description="What the check took, part of it beside other work.")
+    note: str = Field("", description="Why the cell was not checked; empty where it was.")
+
+
 class Cell(BaseModel):
-    """A cell that was run."""
+    """A cell that was run, or that its check stopped."""
 
     cell: str = Field(description="Its id, with which it can be run again.")
     index: int
-    status: Literal["ok", "error", "interrupted", "dead"]
+    status: Literal["ok", "error", "interrupted", "dead", "paused"] = Field(
+        description="`paused`: a call of it waits for a person; it runs again by itself after the decision."
+    )
     reason: str = Field(description="Why it did not end by itself.")
     state_lost: bool
     ms: float
@@ -72,13 +102,37 @@ class Cell(BaseModel):
     calls: list[dict[str, Any]] = Field(description="Tool calls, without their results.")
     envelope: str = Field(description="What a model gets to see of the cell.")
     envelope_tokens: int
+    check: CellCheck | None = Field(None, description="Null where the cell was not looked at before it ran.")
 
     @classmethod
     def of(cls, run: CellRun) -> Cell:
-        node = render(run)
-        record = node["metadata"]["omniops"]
-        fields = {**record, **node, "cell": run.cell}
-        return cls(**{name: fields[name] for name in cls.model_fields})
+        return cls.noted(render(run))
+
+    @classmethod
+    def noted(cls, node: Node) -> Cell:
+        """As the transcript has it."""
+        fields = {**node["metadata"]["omniops"], **node, "cell": node["id"]}
+        return cls(**{name: fields[name] for name in cls.model_fields if name in fields})
+
+
+class CellState(BaseModel):
+    """A cell that was begun."""
+
+    cell: str
+    index: int
+    status: Literal["running", "ok", "error", "interrupted", "dead", "paused"]
+    code: str
+
+    @classmethod
+    def of(cls, row: CellRow) -> CellState:
+        return cls(cell=row.id, index=row.index, status=row.status, code=row.code)
+
+
+class FoundCell(CellState):
+    result: Cell | None = Field(
+        description="What its last run came to; null while it runs, or where its kernel died with its gateway. To wait "
+        "for one that runs, run it with its id and code: that joins it."
+    )
 
 
 class Interrupted(BaseModel):
@@ -89,7 +143,9 @@ class Answer(BaseModel):
     """How a turn ended."""
 
     session: str
-    reason: str = Field(description="`answered`, or what kept it from an answer.")
+    reason: str = Field(
+        description="`answered`; `paused`: answered, and a call waits for a person; or what kept it from an answer."
+    )
     answer: str
     message: str = Field(description="One sentence on the reason, where there is no answer.")
     mode: str
@@ -120,7 +176,9 @@ class CatalogReport(BaseModel):
 class Status(BaseModel):
     version: str
     isolation: str = Field(description="What confines a kernel here.")
-    pool: dict[str, Any] = Field(description="Kernels: ready, leased, starting, waiting, and the last problem.")
+    pool: dict[str, Any] = Field(
+        description="Kernels: ready, leased, starting, waiting, and the last problem; of all profiles and of each."
+    )
     tenants: list[str]
 
 

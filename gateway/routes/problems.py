@@ -3,22 +3,26 @@ people and, where there is one, a `hint` on what to do."""
 
 from __future__ import annotations
 
+import errno
 import secrets
 import traceback
 from http import HTTPStatus
 
+import psycopg
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from psycopg_pool import PoolTimeout
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from gateway.approvals.desk import ApprovalError
 from gateway.catalog import NoShop
 from gateway.chat import ChatUnavailable
-from gateway.session_errors import BadCell, SessionBusy, SessionError, SessionNotFound
+from gateway.session_errors import BadCell, CellNotFound, NotSaved, SessionBusy, SessionError, SessionNotFound
 from gateway.transcripts.store import TranscriptError
-from kernel_pool.types import KernelPoolError
+from kernel_pool.types import BadInjection, KernelPoolError, QuotaExceeded, UnknownProfile
 from servers.errors import ToolError
 
 log = structlog.get_logger(__name__)
@@ -50,9 +54,22 @@ def problem_of(error: Exception) -> Problem:
             return error.problem
         case SessionError():
             return Problem(status=_session_status(error), code=error.code, message=str(error), hint=error.hint)
+        case ApprovalError():
+            return Problem(status=error.status, code=error.code, message=str(error), hint=error.hint)
+        case UnknownProfile() | BadInjection():
+            return Problem(status=422, code="bad_request", message=str(error), hint="GET /v1/status lists profiles.")
+        case QuotaExceeded():
+            hint = "End sessions of this tenant, or have its quota raised."
+            return Problem(status=403, code="quota_exceeded", message=str(error), hint=hint)
         case KernelPoolError():
             hint = "Try again later; GET /v1/status says how the pool is."
             return Problem(status=503, code="no_kernel", message=str(error), hint=hint)
+        case psycopg.OperationalError() | PoolTimeout():
+            hint = "The gateway tries again with every request; see whether the database runs."
+            return Problem(status=503, code="no_database", message="The database cannot be reached.", hint=hint)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            hint = "Make room in the gateway's data folder and its runtime folder."
+            return Problem(status=507, code="disk_full", message="The gateway's disk is full.", hint=hint)
         case TranscriptError():
             return Problem(status=404, code="transcript_not_found", message=str(error))
         case ChatUnavailable():
@@ -91,6 +108,7 @@ def install(app: FastAPI) -> None:
         TranscriptError,
         ChatUnavailable,
         NoShop,
+        ApprovalError,
         ToolError,
         RequestValidationError,
         HTTPException,
@@ -110,7 +128,14 @@ def described(*statuses: int) -> dict[int | str, dict[str, object]]:
 
 
 def _session_status(error: SessionError) -> int:
-    statuses: list[tuple[type[SessionError], int]] = [(SessionNotFound, 404), (BadCell, 422), (SessionBusy, 429)]
+    if isinstance(error, NotSaved):
+        return 507 if error.full else 503
+    statuses: list[tuple[type[SessionError], int]] = [
+        (SessionNotFound, 404),
+        (CellNotFound, 404),
+        (BadCell, 422),
+        (SessionBusy, 429),
+    ]
     return next((status for kind, status in statuses if isinstance(error, kind)), 409)
 
 

@@ -123,8 +123,12 @@ def _cell(run: CellRun, earlier: Node | None, redact: Redact) -> Node:
         "output_bytes": result.output_bytes,
         "dropped_bytes": result.dropped_bytes,
     }
-    if earlier is not None:
-        record["earlier_runs"] = _earlier_runs(earlier)
+    if run.run:
+        record["run"] = run.run
+    if run.check is not None:
+        record["check"] = clean_json(msgspec.to_builtins(run.check), redact)
+    if earlier is not None and (runs := _earlier_runs(earlier, run.run)):
+        record["earlier_runs"] = runs
     return {
         "cell_type": "code",
         "id": run.cell,
@@ -226,9 +230,12 @@ def _dump(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def _earlier_runs(cell: Node) -> list[Node]:
+def _earlier_runs(cell: Node, run: str) -> list[Node]:
+    """`run`: the one that takes the cell's place; it may be there already, from a gateway that was killed just then."""
     record = cell["metadata"].get("omniops", {})
     runs = list(record.get("earlier_runs", ()))
+    if run and record.get("run") == run:
+        return runs
     runs.append({key: record[key] for key in ("status", "reason", "started", "ms", "calls") if key in record})
     return runs[-_EARLIER_RUNS:]
 

@@ -95,6 +95,11 @@ class Transcript:
         body = b'{"metadata":' + head + b',"nbformat":4,"nbformat_minor":5,"cells":['
         write_atomically(self.path, body + b",\n".join(self._cells.values()) + b"]}\n")
 
+    def cell(self, id: str) -> Node | None:
+        """The cell as it stands in the notebook; None for none, or none yet."""
+        found = self._cells.get(id)
+        return None if found is None else orjson.loads(found)
+
     def load(self) -> None:
         """Take over what an earlier gateway wrote. Raises TranscriptError."""
         for cell in read_notebook(self.path)["cells"]:

@@ -1,0 +1,179 @@
+"""A session's cell from its row to its place in the transcript, whether this gateway began it or one before."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from gateway.broker import Broker
+from gateway.cell_check import CellCheck, note_run, stopped
+from gateway.cell_run import OutputStream, execute_cell, resume_cell
+from gateway.checking.types import Check
+from gateway.envelope import Envelope, make_envelope
+from gateway.live_session import LiveSession, SessionKernels
+from gateway.saving import save, settle
+from gateway.session_errors import SessionLost
+from gateway.session_rows import CellRow, RunningCell, SessionRows
+from gateway.types import CallRecord, CellRun
+from kernel_pool.pool import Kernel
+from kernel_pool.types import CellResult
+
+#: Envelopes of cells with more output than this are made in a thread, bytes.
+_THREAD_BYTES = 20_000
+
+
+class CellRunner:
+    """Runs cells; the caller holds the session's lock."""
+
+    def __init__(
+        self,
+        rows: SessionRows,
+        broker: Broker,
+        kernels: SessionKernels,
+        *,
+        envelope_tokens: int,
+        redact: Callable[[str], str],
+    ) -> None:
+        self._rows = rows
+        self._broker = broker
+        self._kernels = kernels
+        self._envelope_tokens = envelope_tokens
+        self._redact = redact
+
+    def stream(self) -> OutputStream:
+        """For the outputs of a cell that is about to run."""
+        return OutputStream(self._redact)
+
+    async def run(
+        self,
+        live: LiveSession,
+        cell: CellRow,
+        deadline_s: float,
+        stream: OutputStream,
+        *,
+        replay: bool = False,
+        check: CellCheck | None = None,
+    ) -> CellRun:
+        """One cell in a kernel that is there. With `replay` its row goes on saying how it ended before.
+
+        `check`: its check, which may keep it from running. Where no tool is within its reach, nobody waits for that.
+
+        Raises:
+            SessionLost: there is no kernel.
+            NotSaved: what the session ran before cannot be saved.
+        """
+        session, kernel = live.grant.session, _kernel_of(live)
+        await settle(live)
+        known = await check.before(kernel) if check is not None else None
+        if known is not None and known.stopped:
+            return await self._stop(live, cell, known, stream)
+        msg_id = uuid.uuid4().hex
+        if not replay:
+            await self._rows.begin_cell(session, cell, msg_id, deadline_s)
+        await self._broker.begin_cell(session, cell.id, replay=replay, deadline_s=deadline_s)
+        result = execute_cell(kernel, cell.code, cell.id, msg_id, deadline_s, stream)
+        later = check.after if check is not None and known is None else None
+        return await self._to_its_end(live, cell, msg_id, result, stream, known, later)
+
+    async def resume(self, live: LiveSession, cell: RunningCell, stream: OutputStream) -> CellRun:
+        """The rest of a cell that runs in an adopted kernel, its calls allowed already. Raises SessionLost."""
+        result = resume_cell(_kernel_of(live), cell, stream)
+        return await self._to_its_end(live, cell, cell.msg_id, result, stream)
+
+    async def _to_its_end(
+        self,
+        live: LiveSession,
+        cell: CellRow,
+        msg_id: str,
+        running: Awaitable[CellResult],
+        stream: OutputStream,
+        check: Check | None = None,
+        later: Callable[[], Awaitable[Check]] | None = None,
+    ) -> CellRun:
+        """`later`: for the check, where the cell did not wait for it."""
+        session = live.grant.session
+        calls: tuple[CallRecord, ...] = ()
+        live.executing = True
+        try:
+            result = await running
+        finally:
+            live.executing = False
+            calls = await self._broker.end_cell(session)
+            await stream.close()
+            live.used = asyncio.get_running_loop().time()
+        if any(call.state == "pending" for call in calls):
+            if result.status == "interrupted":
+                await self._broker.withdraw(session, "Its cell was interrupted.", cell.id)
+            elif result.status in ("ok", "error"):  # whatever the code made of it: its call has not been made
+                result = replace(result, status="paused", error=None)
+        note_run(live.history, cell.code, result)
+        if later is not None:
+            check = await later()
+        envelope = await self._envelope(live, cell, result, calls, check)
+        run = CellRun(
+            session=session,
+            cell=cell.id,
+            index=cell.index,
+            code=cell.code,
+            result=result,
+            calls=calls,
+            envelope=envelope.text,
+            envelope_tokens=envelope.tokens,
+            run=msg_id,
+            check=check,
+        )
+        # the transcript first: a cell whose row says that it is over is in it
+        await save(live, lambda: live.transcript.add(run), lambda: self._rows.end_cell(session, cell.id, result.status))
+        if result.state_lost and not live.over:
+            await self._kernels.lose(live, result.exit.detail if result.exit else result.reason)
+        return run
+
+    async def _stop(self, live: LiveSession, cell: CellRow, check: Check, stream: OutputStream) -> CellRun:
+        """The cell as one that ended with an error before it began: in its row, in the transcript, in the envelope."""
+        session, result = live.grant.session, stopped(check)
+        for output in result.outputs:
+            stream.put(output)
+        await stream.close()
+        envelope = await self._envelope(live, cell, result, (), check)
+        run = CellRun(
+            session=session,
+            cell=cell.id,
+            index=cell.index,
+            code=cell.code,
+            result=result,
+            calls=(),
+            envelope=envelope.text,
+            envelope_tokens=envelope.tokens,
+            check=check,
+        )
+        await save(live, lambda: live.transcript.add(run), lambda: self._rows.stop_cell(session, cell))
+        return run
+
+    async def _envelope(
+        self, live: LiveSession, cell: CellRow, result: CellResult, calls: Sequence[CallRecord], check: Check | None
+    ) -> Envelope:
+        advice = tuple(each for each in check.findings if each.kind == "advice") if check else ()
+        fresh = tuple(each for each in advice if each.name not in live.advised)
+        live.advised.update(each.name for each in fresh)
+
+        def make() -> Envelope:
+            return make_envelope(
+                cell.index,
+                cell.code,
+                result,
+                calls,
+                budget=self._envelope_tokens,
+                redact=self._redact,
+                check=check,
+                advice=fresh,
+            )
+
+        return await asyncio.to_thread(make) if result.output_bytes > _THREAD_BYTES else make()
+
+
+def _kernel_of(live: LiveSession) -> Kernel:
+    if live.kernel is None:
+        raise SessionLost(live.grant.session, live.lost)
+    return live.kernel

@@ -1,0 +1,1 @@
+"""Tenants' credentials: encrypted in the database, opened by the gateway alone."""

@@ -1,0 +1,135 @@
+"""Which sessions there are: those that this gateway has in hand, and those that only the database knows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from gateway.live_session import LiveSession
+from gateway.session_errors import CellNotFound, SessionEnded, SessionNotFound
+from gateway.session_rows import CellRow, SessionInfo, SessionRows
+from gateway.transcripts.notebook import Header, Node
+from gateway.transcripts.store import NAME, TranscriptStore
+from gateway.types import Role
+
+_RESTARTED = "the gateway was restarted"
+
+
+class SessionBook:
+    """Finds sessions and their cells, and opens those that are to be worked with."""
+
+    def __init__(self, rows: SessionRows, transcripts: TranscriptStore, profile_for: Callable[[Role], str]) -> None:
+        self._rows = rows
+        self._transcripts = transcripts
+        self._profile_for = profile_for
+        #: Those in hand, by id.
+        self.live: dict[str, LiveSession] = {}
+        self._opening = asyncio.Lock()
+
+    async def get(self, session: str, tenant: str | None = None) -> SessionInfo:
+        """`tenant`: the caller's; a session of another one is not found. Raises SessionNotFound."""
+        info = await self._rows.get(session, tenant) if NAME.match(session) else None
+        if info is None:
+            raise SessionNotFound(session)
+        return self._as_seen(info)
+
+    async def list(self, tenant: str | None = None, limit: int = 100) -> tuple[SessionInfo, ...]:
+        """The newest first; of all tenants for None."""
+        return tuple(self._as_seen(info) for info in await self._rows.newest(tenant, limit))
+
+    async def cell(self, session: str, cell: str) -> tuple[CellRow, Node | None]:
+        """A cell, and what it came to as the transcript has it; None while it runs, or where its kernel died with it.
+
+        Raises:
+            SessionNotFound, CellNotFound
+        """
+        info = await self.get(session)
+        row = await self._rows.cell(session, cell) if NAME.match(cell) else None
+        if row is None:
+            raise CellNotFound(session, cell)
+        row = _as_run(info, row)
+        return (row, None) if row.status == "running" else (row, await self._noted(info, cell))
+
+    async def cells(self, session: str) -> tuple[CellRow, ...]:
+        """Those that were begun, in order. Raises SessionNotFound."""
+        info = await self.get(session)
+        return tuple(_as_run(info, cell) for cell in await self._rows.cells(session))
+
+    async def find(self, session: str) -> LiveSession:
+        """The session, to work with it; one that is not in hand has lost its kernel.
+
+        Raises:
+            SessionNotFound, SessionEnded
+        """
+        live = self.live.get(session)
+        if live is not None:
+            if live.over and not live.lock.locked():  # all that is left is to save its end
+                raise SessionEnded(session)
+            return live
+        async with self._opening:
+            if session in self.live:
+                return self.live[session]
+            info = await self._rows.get(session) if NAME.match(session) else None
+            if info is None:
+                raise SessionNotFound(session)
+            if info.state == "ended":
+                raise SessionEnded(session)
+            live = await self.take_over(info)
+            await self._rows.abandon(session)
+            live.lost = _why_lost(info)
+            return live
+
+    async def take_in(self, info: SessionInfo) -> LiveSession:
+        """A session that is new, as one in hand."""
+        header = Header(info.id, info.tenant, info.role, info.created, info.title, info.state)
+        transcript = await asyncio.to_thread(self._transcripts.open, header)
+        profile = info.profile or self._profile_for(info.role)
+        live = LiveSession(info.grant, transcript, profile, used=asyncio.get_running_loop().time())
+        self.live[info.id] = live
+        return live
+
+    async def take_over(self, info: SessionInfo) -> LiveSession:
+        """A session that another gateway began."""
+        cells = await self._rows.cells(info.id)
+        live = await self.take_in(info)
+        live.next_index = max((cell.index for cell in cells), default=0) + 1
+        return live
+
+    def let_go(self, live: LiveSession) -> None:
+        """Of a session that has ended, when all of it is saved."""
+        if live.over and not live.owed:
+            self.live.pop(live.grant.session, None)
+
+    async def _noted(self, info: SessionInfo, cell: str) -> Node | None:
+        live = self.live.get(info.id)
+        if live is not None:
+            return live.transcript.cell(cell)
+        header = Header(info.id, info.tenant, info.role, info.created)
+        return (await asyncio.to_thread(self._transcripts.open, header)).cell(cell)
+
+    def _as_seen(self, info: SessionInfo) -> SessionInfo:
+        if info.state == "ended":
+            return info
+        live = self.live.get(info.id)
+        if live is None:
+            reason = _why_lost(info)
+        elif live.kernel is not None and live.kernel.exited.done():
+            reason = live.kernel.exited.result().detail
+        else:
+            reason = live.lost
+        return msgspec.structs.replace(info, state="lost" if reason else "live", reason=reason)
+
+
+def _why_lost(info: SessionInfo) -> str:
+    """Of a session that has no kernel here; "" for one that never ran a cell."""
+    if info.state == "lost":
+        return info.reason or _RESTARTED
+    return _RESTARTED if info.cells else ""
+
+
+def _as_run(info: SessionInfo, cell: CellRow) -> CellRow:
+    """Without its kernel no cell runs, whatever its row says."""
+    gone = cell.status == "running" and info.state != "live"
+    return msgspec.structs.replace(cell, status="dead") if gone else cell

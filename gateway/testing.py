@@ -1,0 +1,120 @@
+"""Try a tool as a cell does: through a real kernel, a real broker and a real journal.
+
+    with tool_session("tools") as tools:
+        assert tools.call("weather.forecast", city="Bern")["sky"] == "clear"
+
+It takes seconds to start (a database, a sandbox) and milliseconds per call: start it once for a module of tests.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from gateway.approvals.desk import Person
+from gateway.approvals.types import Approval
+from gateway.broker.errors import from_body
+from gateway.runtime import Gateway, open_gateway
+from gateway.settings import ApprovalSettings, PoolSettings, Settings, ShopSettings, TenantSettings
+from gateway.types import CellRun, Role
+from servers.errors import ERRORS, ToolError
+from servers.registry import Registry, load_registry
+
+TENANT = "trial"
+
+
+class CellFailed(Exception):
+    """A cell ended otherwise than well, and not by a tool's error. The message is its traceback."""
+
+
+@dataclass(frozen=True)
+class ToolSession:
+    """A session whose cells run in a sandboxed kernel. Variables stay from call to call."""
+
+    gateway: Gateway
+    session: str
+    _portal: BlockingPortal
+
+    def cell(self, code: str) -> CellRun:
+        """Run a cell: its outputs, its calls as the journal has them, and the envelope that a model would see."""
+        return self._portal.call(self.gateway.sessions.run_cell, self.session, code)
+
+    def call(self, tool: str, /, **arguments: Any) -> Any:
+        """Call a tool, such as "weather.forecast", from a cell; what the cell got, as JSON has it.
+
+        Raises:
+            ToolError: of the class that the cell would catch.
+            CellFailed
+        """
+        server, _, name = tool.partition(".")
+        given = json.dumps(arguments)
+        run = self.cell(
+            f"from servers.{server} import {name} as _tool\n"
+            "import json as _json\n"
+            f"_result = _tool(**_json.loads({given!r}))\n"
+            "print(_json.dumps(_result))"
+        )
+        if run.result.status == "ok":
+            return json.loads("".join(str(each["text"]) for each in run.result.outputs if each.get("name") == "stdout"))
+        if run.calls and run.calls[-1].error is not None:
+            raise from_body(run.calls[-1].error)
+        raise _error_of(run)
+
+
+@contextmanager
+def tool_session(
+    tools_dir: Path | str | None = None,
+    *,
+    role: Role = "operator",
+    shop: ShopSettings | None = None,
+    customer: int | None = None,
+    registry: Registry | None = None,
+    approved: bool = False,
+) -> Iterator[ToolSession]:
+    """A session to call tools in, with a gateway of its own in a temporary folder. Blocks; needs no event loop.
+
+    `tools_dir`: servers of your own. `role`: who calls. `shop`: the store behind the tools of `woocommerce`.
+    `customer`: whom a session of role agent was verified for. `approved`: a person approves every call that has to wait
+    for one, at once; otherwise such a call raises ApprovalRequired.
+
+    Raises:
+        StartError: the gateway cannot start here; the message says why.
+    """
+    registry = registry or load_registry(None if tools_dir is None else Path(tools_dir))
+    with tempfile.TemporaryDirectory(prefix="omniops-trial-") as folder, start_blocking_portal() as portal:
+        settings = Settings(
+            data_dir=Path(folder) / "data",
+            database_url=None,
+            openai_api_key=None,
+            tenants={TENANT: TenantSettings(shop=shop)},
+            pool=PoolSettings(warm=1, preload=()),
+            approvals=ApprovalSettings(hold_s=0, hold_chat_s=0),
+        )
+        with portal.wrap_async_context_manager(open_gateway(settings, registry=registry)) as gateway:
+            if approved:
+                gateway.gate.on_asked.append(partial(_approve, gateway))
+            create = partial(gateway.sessions.create, TENANT, "author", role, "tools on trial", customer=customer)
+            yield ToolSession(gateway, portal.call(create).id, portal)
+
+
+async def _approve(gateway: Gateway, approval: Approval) -> None:
+    await gateway.desk.approve(Person("tool_session", None, decides=True), approval.id)
+
+
+def _error_of(run: CellRun) -> Exception:
+    """What ended a cell before any call was made, such as a wrong argument that the stub saw."""
+    error = run.result.error
+    if error is None:
+        return CellFailed(run.result.reason or f"the cell ended as {run.result.status}")
+    known: dict[str, type[ToolError]] = {cls.__name__: cls for cls in ERRORS}
+    if error.name in known:
+        return known[error.name](error.value)
+    return CellFailed("\n".join(error.traceback) or f"{error.name}: {error.value}")
