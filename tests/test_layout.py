@@ -22,6 +22,7 @@ SANDBOX_MAY_IMPORT = {
     "ipykernel",
     "jupyter_client",
     "msgspec",
+    "pandas",
     "pyarrow",
     "tornado",
     "traitlets",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -11,27 +10,27 @@ from pathlib import Path
 import aiodocker
 import pytest
 import pytest_asyncio
+from places import CONTAINERS
+from pools import in_containers, pool_config
 
 from kernel_pool.container_config import DockerConfig
-from kernel_pool.docker import DockerPlace
 from kernel_pool.pool import Pool
 from kernel_pool.types import Limits, PoolConfig
 
-#: An image takes minutes to make: `make test-containers` asks for it, `make test` does not.
-collect_ignore_glob = [] if "KERNEL_TEST_PLACES" in os.environ else ["test_*.py"]
+collect_ignore_glob = [] if CONTAINERS else ["test_*.py"]
 
 
 @pytest.fixture
 def config() -> Iterator[PoolConfig]:
     parent = Path(tempfile.mkdtemp(prefix="okp-"))
     limits = Limits(memory_mb=192, disk_mb=16, processes=32, open_files=256)
-    yield PoolConfig(parent / "run", limits=limits, warm=0, preload=(), start_timeout_s=60, lease_timeout_s=60)
+    yield pool_config(parent / "run", limits=limits)
     left = list(parent.iterdir())
     shutil.rmtree(parent)
     assert left == []
 
 
-@pytest.fixture(params=["runc", "runsc"])
+@pytest.fixture(params=CONTAINERS)
 def docker_config(request: pytest.FixtureRequest, docker_host: str, sandbox_image: str) -> DockerConfig:
     return DockerConfig(image=sandbox_image, runtime=request.param, host=docker_host)
 
@@ -45,7 +44,7 @@ async def client(docker_host: str) -> AsyncIterator[aiodocker.Docker]:
 
 @pytest_asyncio.fixture
 async def pool(config: PoolConfig, docker_config: DockerConfig) -> AsyncIterator[Pool]:
-    pool = Pool(config, DockerPlace(config, docker_config))
+    pool = Pool(config, in_containers(docker_config))
     await pool.start()
     yield pool
     await pool.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from places import CONTAINERS
 
 PROJECT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
@@ -49,7 +50,7 @@ def test_the_page_names_scripts_that_are_there() -> None:
     assert all((PROJECT / path).exists() for path in ("docker/setup-debian", "docker/build-image"))
 
 
-@pytest.mark.parametrize("runtime", ["runc", "runsc"])
+@pytest.mark.parametrize("runtime", CONTAINERS)
 def test_a_cell_in_a_container_reaches_the_tools(
     runtime: str, docker_host: str, sandbox_image: str, tmp_path: Path
 ) -> None:

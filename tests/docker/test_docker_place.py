@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiodocker
 import pytest
+from pools import adapted, in_containers, place_config
 
 from kernel_pool.container_config import DockerConfig
 from kernel_pool.docker import DockerPlace
@@ -27,14 +28,16 @@ def output(result: CellResult) -> str:
     return "".join(texts).strip()
 
 
-async def containers(client: aiodocker.Docker) -> list[str]:
+async def containers(client: aiodocker.Docker, config: PoolConfig) -> list[str]:
+    """Those that see a folder of this pool's; others run beside them."""
     found = await client.containers.list(all=True, filters={"label": ["omniops.kernel"]})
-    return [container.id for container in found]
+    seen = {container.id: [mount.get("Source", "") for mount in container["Mounts"]] for container in found}
+    return [id for id, sources in seen.items() if any(path.startswith(str(config.runtime_dir)) for path in sources)]
 
 
 async def test_a_cell_runs_with_what_the_image_has(config: PoolConfig, docker_config: DockerConfig) -> None:
-    config = replace(config, preload=("numpy", "pandas", "pyarrow"))
-    pool = Pool(config, DockerPlace(config, docker_config))
+    config = adapted(config, preload=("numpy", "pandas", "pyarrow"))
+    pool = Pool(config, in_containers(docker_config))
     await pool.start()
     try:
         kernel = await pool.lease()
@@ -46,8 +49,8 @@ async def test_a_cell_runs_with_what_the_image_has(config: PoolConfig, docker_co
 
 
 async def test_files_are_there_to_read(config: PoolConfig, docker_config: DockerConfig) -> None:
-    config = replace(config, files={"note.txt": b"for every kernel"})
-    pool = Pool(config, DockerPlace(config, docker_config))
+    config = adapted(config, files={"note.txt": b"for every kernel"})
+    pool = Pool(config, in_containers(docker_config))
     await pool.start()
     try:
         kernel = await pool.lease()
@@ -157,7 +160,7 @@ async def test_sessions_go_on_without_the_daemon_and_the_pool_heals_with_it(
 ) -> None:
     line = Line(tmp_path / "docker.sock", docker_host)
     await line.open()
-    pool = Pool(config, DockerPlace(config, replace(docker_config, host=line.address)))
+    pool = Pool(config, in_containers(replace(docker_config, host=line.address)))
     await pool.start()
     try:
         kernel = await pool.lease()
@@ -166,7 +169,7 @@ async def test_sessions_go_on_without_the_daemon_and_the_pool_heals_with_it(
         assert output(await kernel.execute("1 + 1", deadline_s=30)) == "2"
         await pool.release(kernel)
         assert (await asyncio.wait_for(container.wait(), 30))["StatusCode"] == 0
-        await container.delete(force=True)
+        await container.delete(force=True, v=True)
         await line.open()
         again = await pool.lease()
         assert output(await again.execute("1 + 1", deadline_s=30)) == "2"
@@ -178,25 +181,23 @@ async def test_sessions_go_on_without_the_daemon_and_the_pool_heals_with_it(
 async def test_nothing_is_left_of_a_pool(
     config: PoolConfig, docker_config: DockerConfig, client: aiodocker.Docker
 ) -> None:
-    before = await containers(client)
-    pool = Pool(replace(config, warm=2), DockerPlace(replace(config, warm=2), docker_config))
+    pool = Pool(adapted(config, minimum=2), in_containers(docker_config))
     await pool.start()
     kernel = await pool.lease()
     await kernel.execute("open('file', 'w').write('x')", deadline_s=30)
-    assert len(await containers(client)) > len(before)
+    assert await containers(client, config) != []
     await pool.close()
-    assert await containers(client) == before
+    assert await containers(client, config) == []
     assert not config.runtime_dir.exists()
 
 
 async def test_a_place_that_did_not_come_up_leaves_nothing(
     config: PoolConfig, docker_config: DockerConfig, client: aiodocker.Docker
 ) -> None:
-    before = await containers(client)
-    place = DockerPlace(replace(config, preload=("no_such_module",)), docker_config)
+    place = DockerPlace(place_config(adapted(config, preload=("no_such_module",))), docker_config)
     with pytest.raises(StartFailed, match="No module named 'no_such_module'"):
         await place.start()
-    assert await containers(client) == before
+    assert await containers(client, config) == []
     assert not config.runtime_dir.exists()
 
 
@@ -205,11 +206,11 @@ import asyncio, os, sys
 from pathlib import Path
 from kernel_pool.container_config import DockerConfig
 from kernel_pool.docker import DockerPlace
-from kernel_pool.types import PoolConfig
+from kernel_pool.types import PlaceConfig, Profile
 
 async def main():
     grace, folder, image, runtime, host = sys.argv[1:]
-    config = PoolConfig(Path(folder), preload=(), start_timeout_s=60, orphan_grace_s=float(grace))
+    config = PlaceConfig(Path(folder), Profile(preload=()), start_timeout_s=60, orphan_grace_s=float(grace))
     place = DockerPlace(config, DockerConfig(image=image, runtime=runtime, host=host))
     await place.start()
     await place.spawn()
@@ -222,7 +223,7 @@ asyncio.run(main())
 async def crash(config: PoolConfig, docker: DockerConfig, grace_s: float) -> None:
     """Start a kernel in a process that then ends without a word."""
     assert docker.host is not None
-    arguments = [str(grace_s), str(config.runtime_dir), docker.image, docker.runtime, docker.host]
+    arguments = [str(grace_s), str(place_config(config).runtime_dir), docker.image, docker.runtime, docker.host]
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", _CRASH, *arguments, cwd=PROJECT)
     assert await process.wait() == 0
 
@@ -230,23 +231,21 @@ async def crash(config: PoolConfig, docker: DockerConfig, grace_s: float) -> Non
 async def test_containers_of_a_crashed_gateway_are_removed_at_the_next_start(
     config: PoolConfig, docker_config: DockerConfig, client: aiodocker.Docker
 ) -> None:
-    before = await containers(client)
     await crash(config, docker_config, grace_s=3600)
-    assert len(await containers(client)) == len(before) + 1
-    place = DockerPlace(config, docker_config)
+    assert len(await containers(client, config)) == 1
+    place = DockerPlace(place_config(config), docker_config)
     await place.start()
-    assert await containers(client) == before
+    assert await containers(client, config) == []
     await place.close()
 
 
 async def test_a_container_ends_by_itself_when_no_gateway_comes_back(
     config: PoolConfig, docker_config: DockerConfig, client: aiodocker.Docker
 ) -> None:
-    before = await containers(client)
     await crash(config, docker_config, grace_s=1)
-    (orphan,) = set(await containers(client)) - set(before)
+    (orphan,) = await containers(client, config)
     container = await client.containers.get(orphan)
     assert (await asyncio.wait_for(container.wait(), 30))["StatusCode"] == 1
-    place = DockerPlace(config, docker_config)
+    place = DockerPlace(place_config(config), docker_config)
     await place.start()
     await place.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aiodocker
 import pytest
+from pools import place_config
 
 from kernel_pool.container_config import DockerConfig, container_config
 from kernel_pool.container_image import LABEL
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.timeout(600)
 
 async def refusal(config: PoolConfig, docker: DockerConfig) -> str:
     with pytest.raises(IsolationUnavailable) as caught:
-        await DockerPlace(config, docker).start()
+        await DockerPlace(place_config(config), docker).start()
     return str(caught.value)
 
 
@@ -41,7 +42,7 @@ async def test_no_such_runtime(config: PoolConfig, docker_host: str) -> None:
 async def test_no_image(config: PoolConfig, docker_host: str) -> None:
     text = await refusal(config, DockerConfig(host=docker_host, image="omniops-no-such-image"))
     assert text.startswith("there is no image 'omniops-no-such-image'")
-    assert text.endswith("Make it: docker/build-image")
+    assert text.endswith("Make it: docker/build-image --tag omniops-no-such-image")
 
 
 async def test_an_image_with_other_code(
@@ -74,7 +75,8 @@ def test_two_containers_share_nothing_that_one_could_write() -> None:
             labels={},
             baseline=None,
         )
-        return {mount["Source"] for mount in document["HostConfig"]["Mounts"] if not mount["ReadOnly"]}
+        binds = [mount for mount in document["HostConfig"]["Mounts"] if mount["Type"] == "bind"]
+        return {mount["Source"] for mount in binds if not mount["ReadOnly"]}
 
     assert mounts("a") == {"/run/kernels/a"}
     assert not mounts("a") & mounts("b")

@@ -117,7 +117,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         (folder / "omniops.toml").write_text(toml.replace("ck_...", f"ck_{key}").replace("cs_...", f"cs_{secret}"))
         exports = shell("OPENAI_BASE_URL").replace("https://api.openai.com", first_address(model))
         exports = exports.replace("sk-...", model_key).replace("gpt-4.1", "scripted")
-        environment = base | {"OMNIOPS_SERVER__PORT": "0"}
+        environment = base | {"OMNIOPS_SERVER__PORT": "0", "OMNIOPS_POOL__PROVISIONER": "local"}
         gateway = stack.enter_context(
             process(["bash", "-euc", exports + shell("omniops serve")], env=environment, cwd=folder)
         )
@@ -146,8 +146,29 @@ def test_the_database_setting_is_understood(reader: Reader) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_doctor_finds_that_the_readers_machine_will_do(reader: Reader) -> None:
+    done = reader.run(shell("omniops doctor"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "seccomp filter" in done.stdout
+
+
 def test_every_shell_block_is_run_here() -> None:
-    # that with docker is run by tests/docker/test_docker_commands.py
-    run_here = ("make demo", "omniops serve", "omniops chat", "DATABASE_URL", "OPENAI_BASE_URL", "docker/build-image")
+    # that with docker is run by tests/docker/test_docker_commands.py, those of the pages on kernels, pool, tools and
+    # approvals by test_kernels_page.py, test_pool_page.py, test_tools_page.py and test_approvals_served.py,
+    # that on credentials by test_cli_client.py
+    run_here = (
+        "kernel_pool.pool",
+        "make demo",
+        "omniops serve",
+        "omniops chat",
+        "DATABASE_URL",
+        "OPENAI_BASE_URL",
+        "docker/build-image",
+        "omniops tools",
+        "omniops approvals",
+        "omniops credentials",
+        "omniops kernelspec",
+        "omniops doctor",
+    )
     left = [block for block in blocks("sh") if not any(words in block.text for words in run_here)]
     assert left == []

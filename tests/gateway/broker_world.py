@@ -12,6 +12,7 @@ import httpx
 from gateway.broker import Broker, Contexts, Journal
 from gateway.db import Database
 from gateway.settings import BrokerSettings, Settings
+from gateway.tool_catalogue import Catalogue
 from gateway.types import BoundaryObserver, CallRecord, Grant
 from kernel_pool.sandbox.client import BrokerClient
 
@@ -26,12 +27,13 @@ class World:
     http: httpx.AsyncClient
     observers: list[BoundaryObserver] = field(default_factory=list)
     broker: Broker = field(init=False)
+    journal: Journal = field(init=False)
 
     def new_broker(self, **limits: Any) -> Broker:
         settings = BrokerSettings(**{"settle_s": 5, **limits})
         contexts = Contexts(self.settings, self.database, self.http)
-        journal = Journal(self.database)
-        self.broker = Broker(counting.registry(), journal, contexts, settings, [self.observe])
+        journal = self.journal = Journal(self.database)
+        self.broker = Broker(Catalogue(counting.registry()), journal, contexts, settings, [self.observe])
         return self.broker
 
     async def observe(self, boundary: Any, record: CallRecord) -> None:
@@ -74,4 +76,6 @@ class World:
         return row["n"] if row else 0
 
     async def rows(self) -> list[dict[str, Any]]:
+        for session in await self.database.fetch("SELECT id FROM session"):
+            await self.journal.reads.flush(session["id"])
         return await self.database.fetch("SELECT * FROM call ORDER BY id")

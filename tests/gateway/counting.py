@@ -8,8 +8,9 @@ from typing import Any, Literal, TypedDict
 
 from servers.context import Rows, ToolContext
 from servers.errors import RateLimited, ToolDenied, ToolInputError, UpstreamError
+from servers.preview import Done, Preview, Undo
 from servers.registry import Registry
-from servers.tool import Tool, tool
+from servers.tool import CONVERSATION, EVERYBODY, OPERATOR, Tool, tool
 
 UPSTREAM = """
 CREATE TABLE effect (id bigint GENERATED ALWAYS AS IDENTITY, key text, name text, amount integer);
@@ -56,7 +57,7 @@ async def wait(gate: str) -> None:
     await GATES.setdefault(gate, asyncio.Event()).wait()
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def look(ctx: ToolContext, *, name: str) -> Total:
     """The total of a name."""
     assert ctx.database is not None
@@ -65,33 +66,67 @@ async def look(ctx: ToolContext, *, name: str) -> Total:
         return await total(rows, name)
 
 
-@tool(effect="write")
+@tool(effect="write", roles=CONVERSATION)
 async def add(ctx: ToolContext, *, name: str, amount: int = 1) -> Total:
     """Add to the total of a name."""
     return await apply(ctx, name, amount)
 
 
-@tool(effect="critical")
+@tool(effect="critical", roles=CONVERSATION)
 async def wipe(ctx: ToolContext) -> str:
     """Everything."""
     return "wiped"
 
 
-@tool(effect="read")
+async def preview_pay(ctx: ToolContext, *, name: str, amount: int) -> Preview:
+    """Refuses what `pay` would; reads only."""
+    assert ctx.database is not None
+    async with ctx.database.transaction() as rows:
+        now = await total(rows, name)
+    if amount > 1000:
+        raise ToolInputError(f"{amount} is more than there is.")
+    before, after = str(now["total"]), str(now["total"] + amount)
+    return Preview(target=f"account {name}", currency="EUR", before={"total": before}, after={"total": after})
+
+
+def undo_pay(done: Done) -> Undo:
+    return Undo("take_back", dict(done.args))
+
+
+@tool(
+    effect="critical",
+    roles=EVERYBODY,
+    revert="take_back",
+    amount="amount",
+    preview=preview_pay,
+    undo=undo_pay,
+)
+async def pay(ctx: ToolContext, *, name: str, amount: int) -> Total:
+    """Pay money out, which a person has to approve."""
+    return await apply(ctx, name, amount)
+
+
+@tool(effect="critical", roles=OPERATOR)
+async def take_back(ctx: ToolContext, *, name: str, amount: int) -> Total:
+    """Take a payment back."""
+    return await apply(ctx, name, -amount)
+
+
+@tool(effect="read", roles=EVERYBODY)
 async def wait_and_look(ctx: ToolContext, *, gate: str) -> Total:
     """`look`, once the gate is open."""
     await wait(gate)
     return await look.implementation(ctx, name=gate)  # type: ignore[no-any-return]
 
 
-@tool(effect="write")
+@tool(effect="write", roles=CONVERSATION)
 async def wait_and_add(ctx: ToolContext, *, gate: str) -> Total:
     """`add`, once the gate is open."""
     await wait(gate)
     return await apply(ctx, gate, 1)
 
 
-@tool(effect="write")
+@tool(effect="write", roles=CONVERSATION)
 async def add_without_answer(ctx: ToolContext, *, name: str) -> Total:
     """`add`, but the first answer is lost."""
     done = await apply(ctx, name, 1)
@@ -100,38 +135,38 @@ async def add_without_answer(ctx: ToolContext, *, name: str) -> Total:
     return done
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def echo(ctx: ToolContext, *, value: Any) -> Any:
     """The value."""
     return value
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def exact(ctx: ToolContext) -> dict[str, Any]:
     """Values that are easily bent on the way."""
     return EXACT
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def big(ctx: ToolContext, *, size: int) -> str:
     """So many characters."""
     return "x" * size
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def whose(ctx: ToolContext) -> dict[str, Any]:
     """Who the call is made for."""
     return {"tenant": ctx.tenant, "session": ctx.session, "customer": ctx.pins.customer}
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def verify(ctx: ToolContext, *, customer: int) -> int:
     """Pin the customer."""
     await ctx.pins.pin_customer(customer)
     return customer
 
 
-@tool(effect="read")
+@tool(effect="read", roles=EVERYBODY)
 async def fail(
     ctx: ToolContext, *, how: Literal["bug", "upstream", "slow down", "denied", "input", "shape", "object"]
 ) -> int:

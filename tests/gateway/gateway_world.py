@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -15,13 +15,15 @@ from typing import Any
 
 import httpx
 import nbformat
-import psycopg
+from own_database import own_database as own_database
 
 from demo.model.script import Script, save
 from gateway.settings import Settings, load_settings
 
 KEY, SECRET, CONTROL = "ck_0123456789abcdef", "cs_fedcba9876543210", "double-0123456789"
 MODEL_KEY = "sk-model-0123456789"
+#: One profile for all: one template.
+ROLES = ["agent", "analyst", "operator"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,13 @@ class ShopProcess:
         answer.raise_for_status()
         state: dict[str, Any] = answer.json()
         return state
+
+    def written(self) -> dict[str, Any]:
+        """All that differs from its start."""
+        answer = self.http.get("/_double/written")
+        answer.raise_for_status()
+        written: dict[str, Any] = answer.json()
+        return written
 
     def reset(self) -> None:
         self.http.post("/_double/reset").raise_for_status()
@@ -64,22 +73,17 @@ def settings_for(data_dir: Path, database_url: str, shop: ShopProcess | None = N
         "database_url": database_url,
         "openai_api_key": "sk-0123456789abcdef",
         "tenants": {"shop": {"shop": store}, "other": {}},
-        "pool": {"warm": 3, "maximum": 8, "preload": ()},
+        "pool": {
+            "provisioner": "local",
+            "warm": 3,
+            "maximum": 8,
+            "preload": (),
+            "profiles": {"agent": {"roles": ROLES}},
+        },
         "cell": {"deadline_s": 20, "interrupt_grace_s": 1},
         "server": {"shutdown_grace_s": 2},
     }
     return load_settings(**(values | more))
-
-
-@contextmanager
-def own_database(server: str) -> Iterator[str]:
-    """URL of an empty database on a server."""
-    name = f"test_{secrets.token_hex(6)}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    yield server.replace("///postgres?", f"///{name}?")
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 def notebook_of(data_dir: Path, session: str, tenant: str = "shop") -> Any:
@@ -115,8 +119,10 @@ def environment(database_url: str = "", **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     settings = {
         "DATABASE_URL": database_url,
+        "OMNIOPS_POOL__PROVISIONER": "local",
         "OMNIOPS_POOL__WARM": "1",
         "OMNIOPS_POOL__PRELOAD": "[]",
+        "OMNIOPS_POOL__PROFILES": json.dumps({"agent": {"roles": ROLES}}),
         "OMNIOPS_SERVER__HEARTBEAT_S": "0.2",
         "OMNIOPS_SERVER__SHUTDOWN_GRACE_S": "2",
         "OMNIOPS_SERVER__MAX_REQUEST_MB": "1",

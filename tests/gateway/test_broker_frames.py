@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -30,7 +32,7 @@ def frame(kind: int, body: bytes, size: int | None = None) -> bytes:
 
 
 def call_frame(id: int = 1, tool: str = "counting.look", args: bytes = b'{"name": "n"}') -> bytes:
-    return wire.frame(wire.CALL, wire.Call(id=id, tool=tool, args=args))
+    return wire.frame(wire.CALL, wire.Call(id=str(id), tool=tool, args=args))
 
 
 json_values = st.recursive(
@@ -42,14 +44,17 @@ bodies = st.one_of(
     st.binary(max_size=200),
     json_values.map(lambda value: json.dumps(value).encode()),
     st.builds(lambda id, tool, args: msgspec.msgpack.encode({"id": id, "tool": tool, "args": args}),
-              st.integers(-(2**63), 2**64 - 1), st.text(max_size=20), st.binary(max_size=50)),
+              st.integers(-(2**63), 2**64 - 1) | st.text(max_size=60), st.text(max_size=20), st.binary(max_size=50)),
+    st.builds(lambda what, args: msgspec.msgpack.encode({"id": "7", "what": what, "args": json.dumps(args).encode()}),
+              st.sampled_from(["servers", "server", "tool", "pyi", "search"]) | st.text(max_size=20), json_values
+              | st.dictionaries(st.sampled_from(["name", "query", "limit", "after"]), json_values)),
     st.builds(lambda id, value: msgspec.msgpack.encode({"id": id, "tool": "counting.echo",
                                                         "args": json.dumps({"value": value}).encode()}),
-              st.integers(0, 3), json_values),
+              st.sampled_from(["0", "1", "2"]), json_values),
 )  # fmt: skip
 frames = st.builds(
     frame,
-    st.sampled_from([wire.CALL, wire.CANCEL, wire.RESULT, wire.ERROR, 0, 255]),
+    st.sampled_from([wire.CALL, wire.CANCEL, wire.RESULT, wire.ERROR, wire.LOOK, wire.FOUND, 0, 255]),
     bodies,
     st.none() | st.integers(0, 2**32 - 1),
 )
@@ -129,17 +134,42 @@ async def closed_by_broker(world: World, data: bytes, session: str = "bad") -> b
     [
         frame(wire.CALL, b"", 2**32 - 1),
         frame(wire.CALL, b"", 16 * 1024 * 1024 + 1),
+        wire.frame(wire.LOOK, wire.Look(id="1", what="search", args=b" " * 65_536)),
+        frame(wire.LOOK, msgspec.msgpack.encode({"id": "1", "what": "servers", "tenant": "other"})),
         frame(wire.CALL, b"\x80"),
         frame(wire.CALL, b"\xc1"),
         frame(wire.CALL, b"\x91" * 100_000),
         frame(wire.RESULT, b"\x80"),
-        frame(9, b""),
-        wire.frame(wire.CANCEL, wire.Cancel(id=1)),
-        frame(wire.CALL, msgspec.msgpack.encode({"id": 1, "tool": "x", "args": b"{}", "tenant": "other"})),
-        frame(wire.CALL, msgspec.msgpack.encode({"id": "1", "tool": "x", "args": b"{}"})),
+        frame(99, b""),
+        wire.frame(wire.CANCEL, wire.Cancel(id="1")),
+        frame(wire.CALL, msgspec.msgpack.encode({"id": "1", "tool": "x", "args": b"{}", "tenant": "other"})),
+        frame(wire.CALL, msgspec.msgpack.encode({"id": 1, "tool": "x", "args": b"{}"})),
+        *(
+            frame(wire.CALL, msgspec.msgpack.encode({"id": id, "tool": "x", "args": b"{}"}))
+            for id in ("", "x" * 49, "a\0b", "1\n", "\N{SNOWMAN}")
+        ),
         call_frame(args=b'{"gate": "g"}', tool="counting.wait_and_look") * 2,
     ],
-    ids=["endless", "too big", "no fields", "no msgpack", "nested", "answer", "kind", "cancel", "field", "type", "id"],
+    ids=[
+        "endless",
+        "too big",
+        "a long question",
+        "a question with more",
+        "no fields",
+        "no msgpack",
+        "nested",
+        "answer",
+        "kind",
+        "cancel",
+        "field",
+        "type",
+        "no id",
+        "long id",
+        "NUL",
+        "line",
+        "other letters",
+        "same id",
+    ],
 )
 async def test_a_broken_frame_closes_its_connection_and_no_other(two_sessions: World, data: bytes) -> None:
     assert await closed_by_broker(two_sessions, data)
@@ -205,6 +235,69 @@ async def test_a_connection_too_many_is_closed(two_sessions: World) -> None:
         writer.close()
 
 
+async def test_descriptors_that_come_with_a_frame_are_not_kept(two_sessions: World) -> None:
+    """A message may bring open files (SCM_RIGHTS); nobody here asked for any."""
+    before = len(os.listdir("/proc/self/fd"))
+    pipe = os.pipe()
+    with socket.socket(socket.AF_UNIX) as door:
+        door.connect(str(two_sessions.path("bad")))
+        for id in range(50):
+            call = call_frame(id, "counting.echo", b'{"value": 1}')
+            await asyncio.to_thread(socket.send_fds, door, [call], [pipe[0]] * 200)
+            assert await asyncio.to_thread(door.recv, 4096)
+        os.close(pipe[0])
+        good = BrokerClient(str(two_sessions.path("good")))
+        assert await asyncio.to_thread(good.call, "counting.echo", {"value": 1}) == 1
+        with pytest.raises(BrokenPipeError):  # the reading end is in nobody's hands
+            await asyncio.to_thread(_write_until_it_breaks, pipe[1])
+        assert len(os.listdir("/proc/self/fd")) <= before + 6
+    os.close(pipe[1])
+
+
+def _write_until_it_breaks(fd: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        os.write(fd, b"x")
+        time.sleep(0.05)
+
+
+async def test_a_flood_of_connections_does_not_starve_another_session(two_sessions: World) -> None:
+    path, stop = str(two_sessions.path("bad")), threading.Event()
+    made = []
+
+    def flood() -> None:
+        while not stop.is_set():
+            with socket.socket(socket.AF_UNIX) as door, suppress(OSError):
+                door.setblocking(False)
+                door.connect(path)
+                made.append(1)
+
+    flooding = [asyncio.create_task(asyncio.to_thread(flood)) for _ in range(3)]
+    good = BrokerClient(str(two_sessions.path("good")))
+    for _ in range(30):
+        assert await asyncio.to_thread(good.call, "counting.echo", {"value": 1}) == 1
+    stop.set()
+    await asyncio.gather(*flooding)
+    assert len(made) > 30
+    bad = BrokerClient(path)
+    assert await asyncio.to_thread(bad.call, "counting.echo", {"value": 1}) == 1
+
+
+@pytest.mark.parametrize(
+    "more", [{"tenant": "other"}, {"session": "good"}, {"role": "ops"}, {"grant": {"tenant": "x"}}]
+)
+async def test_whose_call_it_is_cannot_be_said_in_the_call(two_sessions: World, more: dict[str, Any]) -> None:
+    """Not as a field of the frame, and not among the arguments."""
+    field = frame(
+        wire.CALL, msgspec.msgpack.encode({"id": 1, "tool": "counting.look", "args": b'{"name": "n"}', **more})
+    )
+    assert await closed_by_broker(two_sessions, field)
+    bad = BrokerClient(str(two_sessions.path("bad")))
+    with pytest.raises(CallFailed, match=r"no argument|unexpected|does not take|[Uu]nknown"):
+        await asyncio.to_thread(bad.call, "counting.look", {"name": "n", **more})
+    assert {row["session"] for row in await two_sessions.rows()} <= {"bad"}
+
+
 async def test_a_kernel_that_takes_no_answers_is_cut_off_and_holds_up_nobody(two_sessions: World) -> None:
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.connect(str(two_sessions.path("bad")))
@@ -223,10 +316,10 @@ async def test_answers_come_in_any_order_on_one_connection(two_sessions: World) 
         call_frame(1, "counting.wait_and_look", b'{"gate": "g"}') + call_frame(2, "counting.echo", b'{"value": 5}')
     )
     _, body = await read(reader)
-    assert msgspec.msgpack.decode(body, type=wire.Result) == wire.Result(id=2, value=b"5")
+    assert msgspec.msgpack.decode(body, type=wire.Result) == wire.Result(id="2", value=b"5")
     counting.GATES["g"].set()
     _, body = await read(reader)
-    assert msgspec.msgpack.decode(body, type=wire.Result).id == 1
+    assert msgspec.msgpack.decode(body, type=wire.Result).id == "1"
     writer.close()
 
 

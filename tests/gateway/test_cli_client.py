@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +20,10 @@ from gateway_world import (
     scripted_model,
     served,
 )
+from typer.testing import CliRunner
 
 from demo.model.script import Script, Step
+from gateway.cli import app
 
 HELLO = Script("hello", "Count to three", (Step("total = 1 + 2\nprint('counted')", ()),), "It is [bold]3[/bold].")
 
@@ -80,6 +85,61 @@ def test_a_catalogue_is_loaded(gateway: ServedGateway, folder: Path, env: dict[s
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("50 products")
     assert "50 created" in done.stdout
+
+
+def test_a_credential_is_set_listed_rotated_and_deleted_and_never_shown(gateway: ServedGateway, folder: Path) -> None:
+    value = "cs_set_on_the_command_line"
+    said = []
+
+    def credentials(*arguments: str, given: str = "") -> str:
+        command = ["credentials", *arguments, "--data-dir", str(folder / ".omniops")]
+        done = CliRunner().invoke(app, command, input=given)
+        said.append(f"{done.output} {done.exception}")
+        return said[-1]
+
+    assert "shop: store_secret is set" in credentials("set", "shop", "store_secret", given=value + "\n")
+    assert "store_secret" in credentials("list", "shop")
+    assert "1 credentials are encrypted" in credentials("rotate-key")
+    checked = credentials("check", "shop")
+    assert "works   credential store_secret" in checked
+    assert "works   shop:" in checked
+    assert "absent  supabase: tenants.shop.supabase is not set." in checked
+    assert "no credential 'other'" in credentials("delete", "shop", "other")
+    assert "store_secret is deleted" in credentials("delete", "shop", "store_secret")
+    log = credentials("log", "shop")
+    assert log.index("credential.deleted") < log.index("credential.set")
+    assert "operator (" in log
+    assert "There is no tenant 'nobody'" in credentials("set", "nobody", "store_secret", given=value)
+    assert "cannot name a credential" in credentials("set", "shop", "Bad-Name", given=value)
+    with gateway.client("the-shops-own-token") as http:
+        path = "/v1/tenants/shop/credentials"
+        refused = [
+            http.get(path),
+            http.put(f"{path}/mine", json={"value": value}),
+            http.delete(f"{path}/mine"),
+            http.post("/v1/credentials/rotate"),
+            http.post("/v1/tenants/shop/check"),
+            http.get("/v1/administration"),
+        ]
+    assert [answer.status_code for answer in refused] == [403] * 6
+    with gateway.client() as http:
+        wrong = http.put(f"{path}/mine", json={"value": [value], "by": value + "/"})
+    assert wrong.status_code == 422
+    said += [answer.text for answer in (*refused, wrong)]
+    assert value not in "".join(said)
+
+
+def test_the_pages_commands_work(gateway: ServedGateway, folder: Path, env: dict[str, str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "credentials.md").read_text()
+    [commands] = re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S)
+    script = "set -e\n" + commands.replace("acme", "shop")
+    path = f"{Path(sys.executable).parent}:{env['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=env | {"PATH": path}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "shop: store_secret is deleted." in done.stdout
+    assert "cs_0123456789abcdef" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,20 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return body
 
 
+def test_a_client_that_lost_its_stream_asks_for_the_cell(http: httpx.Client, session: str) -> None:
+    ran = http.post(f"/v1/sessions/{session}/cells", json={"code": "print('here'); 6 * 7", "cell_id": "mine"}).json()
+    http.post(f"/v1/sessions/{session}/cells", json={"code": "1 / 0"})
+    listed = http.get(f"/v1/sessions/{session}/cells").json()
+    assert [(cell["index"], cell["status"]) for cell in listed] == [(1, "ok"), (2, "error")]
+    assert listed[0] == {"cell": "mine", "index": 1, "status": "ok", "code": "print('here'); 6 * 7"}
+    found = http.get(f"/v1/sessions/{session}/cells/mine").json()
+    assert found == listed[0] | {"result": ran}
+    problem(http.get(f"/v1/sessions/{session}/cells/none"), 404, "cell_not_found")
+    problem(http.get("/v1/sessions/none/cells"), 404, "session_not_found")
+    http.delete(f"/v1/sessions/{session}")
+    assert http.get(f"/v1/sessions/{session}/cells/mine").json() == found
+
+
 def events(http: httpx.Client, path: str, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     with connect_sse(http, "POST", path, json=body) as source:
         return [(event.event, event.json()) for event in source.iter_sse()]
@@ -110,6 +124,21 @@ def test_a_tenants_token_reaches_that_tenant_alone(gateway: ServedGateway, http:
         assert other.get("/v1/sessions").json() == []
         assert other.get("/v1/transcripts").json() == []
         assert other.get("/v1/status").json()["tenants"] == ["other"]
+
+
+def test_a_session_that_runs_the_shop_is_for_the_servers_own_token(gateway: ServedGateway, http: httpx.Client) -> None:
+    body = {"tenant": "other", "role": "operator"}
+    made = http.post("/v1/sessions", json=body)
+    assert made.status_code == 201
+    assert made.json()["role"] == "operator"
+    with gateway.client("the-others-own-token") as tenant:
+        problem(tenant.post("/v1/sessions", json=body), 403, "forbidden")
+        place = made.headers["location"]
+        problem(tenant.get(place), 403, "forbidden")
+        problem(tenant.post(f"{place}/cells", json={"code": "1"}), 403, "forbidden")
+        chat = {"tenant": "other", "message": "hi", "session": made.json()["id"]}
+        problem(tenant.post("/v1/chat", json=chat), 403, "forbidden")
+    assert http.delete(place).status_code == 204
 
 
 # -- sessions --

@@ -270,3 +270,24 @@ async def test_another_gateway_goes_on_with_the_session(postgres: str, tmp_path:
             assert (run.index, "[1, 2]" in run.envelope) == (2, True)
         assert [cell.id for cell in notebook_of(tmp_path, session).cells] == ["a", run.cell]
         assert os.listdir(short) == []
+
+
+async def test_the_same_cell_while_it_runs_is_joined_with_its_output_from_the_first_on(
+    sessions: Sessions, session: str
+) -> None:
+    code = "print('early', flush=True)\nimport time; time.sleep(1)\nn = globals().get('n', 0) + 1; n"
+    heard: list[str] = []
+
+    async def sink(event: Event) -> None:
+        heard.append(event.data["text"])
+
+    first = asyncio.create_task(sessions.run_cell(session, code, cell_id="joined"))
+    await asyncio.sleep(0.5)
+    row, node = await sessions.cell(session, "joined")
+    assert (row.status, node) == ("running", None)
+    with pytest.raises(BadCell, match="runs with other code"):
+        await sessions.run_cell(session, "other", cell_id="joined")
+    second = await sessions.run_cell(session, code, cell_id="joined", sink=sink)
+    assert second is await first
+    assert heard[0].startswith("early")
+    assert "value:  1" in (await sessions.run_cell(session, "n")).envelope

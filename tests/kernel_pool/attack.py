@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kernel_pool.pool import Kernel, Pool
-from kernel_pool.types import CellResult, Limits
+from kernel_pool.types import CellResult, ExitReason, Limits
+
+MIB = 1024 * 1024
 
 #: A secret in the environment of the process that runs the pool.
 SECRET_NAME = "OMNIOPS_TEST_CREDENTIAL"
 
 #: Small enough to be filled quickly, large enough for pandas.
-LIMITS = Limits(memory_mb=192, disk_mb=16, processes=32, open_files=256)
+LIMITS = Limits(
+    memory_mb=192,
+    disk_mb=16,
+    processes=32,
+    open_files=256,
+    output_bytes=MIB,
+    output_flood_bytes=4 * MIB,
+)
+
+#: A file that all kernels may read.
+SHARED = "shared.txt"
 
 #: What attacks need to call the system past Python: `call(name, *arguments)` gives the errno's name, or the result.
 PRELUDE = """
@@ -50,6 +62,22 @@ def error(result: CellResult) -> str:
     return f"{result.error.name}: {result.error.value}"
 
 
+def killed_for_memory(result: CellResult) -> bool:
+    assert result.status == "dead", (result.status, result.error, output(result))
+    assert result.state_lost
+    assert result.exit is not None
+    assert result.exit.reason is ExitReason.MEMORY
+    assert f"its memory limit is {LIMITS.memory_mb} MiB" in result.exit.detail
+    return True
+
+
+def held_back(arena: Arena, result: CellResult) -> bool:
+    """Killed; or refused by gVisor, where what a process may map is limited as a whole."""
+    if arena.gvisor and result.error is not None:
+        return error(result) == "OSError: [Errno 12] Cannot allocate memory"
+    return killed_for_memory(result)
+
+
 @dataclass
 class Arena:
     """A pool, and a sibling kernel with state that no attack may touch."""
@@ -58,6 +86,8 @@ class Arena:
     sibling: Kernel
     #: "local", "runc" or "runsc".
     place: str = "local"
+    #: For probes, which leave nothing behind; a container for each would take minutes.
+    _prober: Kernel | None = field(default=None, init=False)
 
     @property
     def contained(self) -> bool:
@@ -92,6 +122,18 @@ class Arena:
         result = await fresh.execute("'state' in globals()", deadline_s=30)
         await self.pool.release(fresh)
         assert (result.status, output(result)) == ("ok", "False")
+
+    async def probe(self, code: str, deadline_s: float = 30) -> CellResult:
+        """Run `code`, which neither changes nor leaves anything, in a kernel that all probes of a module share."""
+        if self._prober is None or self._prober.exited.done():
+            if self._prober is not None:
+                await self.pool.release(self._prober)
+            self._prober = await self.pool.lease()
+            await self._prober.execute(PRELUDE, deadline_s=30)
+        result = await self._prober.execute(code, deadline_s=deadline_s)
+        sibling = await self.sibling.execute("print(state)", deadline_s=30)
+        assert output(sibling) == "untouched"
+        return result
 
     async def attack(self, code: str, deadline_s: float = 30) -> CellResult:
         """Run `code` in a kernel of its own, then check that nobody else was harmed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import tempfile
@@ -11,17 +10,37 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from attack import LIMITS, SECRET_NAME, Arena
+from attack import LIMITS, SECRET_NAME, SHARED, Arena
+from groups import available
+from places import CONTAINERS, PLACES, place_factory
+from pools import pool_config
 
-from kernel_pool.container_config import DockerConfig
-from kernel_pool.docker import DockerPlace
-from kernel_pool.local import LocalPlace
-from kernel_pool.place import Place
 from kernel_pool.pool import Pool
 from kernel_pool.types import PoolConfig
 
-#: Where the attacks are made, comma-separated: local, runc, runsc.
-PLACES = os.environ.get("KERNEL_TEST_PLACES", "local").split(",")
+collect_ignore = [] if CONTAINERS else ["test_survive_docker.py"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "cgroup(what): only where this process can have that cgroup, see groups.available"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs cgroups that this process cannot have: no installation brings those to an ordinary user.
+
+    And, of tests for both kinds of kernels, what a stock ipykernel does less of: docs/kernel-features.md says where.
+    """
+    left_out = [
+        item
+        for item in items
+        if not all(available(m.args[0]) for m in item.iter_markers("cgroup"))
+        or (item.get_closest_marker("forked_only") and "[stock" in item.name)
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture
@@ -35,7 +54,7 @@ def runtime_dir() -> Iterator[Path]:
 @pytest.fixture
 def config(runtime_dir: Path) -> PoolConfig:
     """A pool that is up in a moment: nothing preloaded, nothing in stock."""
-    return PoolConfig(runtime_dir, limits=LIMITS, warm=0, preload=(), start_timeout_s=60, lease_timeout_s=60)
+    return pool_config(runtime_dir, limits=LIMITS)
 
 
 @pytest_asyncio.fixture
@@ -46,12 +65,13 @@ async def pool(config: PoolConfig) -> AsyncIterator[Pool]:
     await pool.close()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLACES)
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=PLACES)
 async def arena(request: pytest.FixtureRequest) -> AsyncIterator[Arena]:
-    """One pool per module for attacks, with a sibling kernel that every attack must leave alone."""
+    """One pool per place for all attacks, with a sibling kernel that every one of them must leave alone."""
     parent = Path(tempfile.mkdtemp(prefix="okp-"))
-    config = PoolConfig(parent / "run", limits=LIMITS, warm=1, maximum=4, preload=(), start_timeout_s=60)
-    pool = Pool(config, _place(request, config))
+    files = {SHARED: b"as the gateway wrote it"}
+    config = pool_config(parent / "run", limits=LIMITS, minimum=1, maximum=4, files=files)
+    pool = Pool(config, place_factory(request, request.param))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SECRET_NAME, secrets.token_hex(16))
         await pool.start()
@@ -61,10 +81,3 @@ async def arena(request: pytest.FixtureRequest) -> AsyncIterator[Arena]:
         await pool.close()
     assert list(parent.iterdir()) == []
     parent.rmdir()
-
-
-def _place(request: pytest.FixtureRequest, config: PoolConfig) -> Place:
-    if request.param == "local":
-        return LocalPlace(config)
-    host, image = request.getfixturevalue("docker_host"), request.getfixturevalue("sandbox_image")
-    return DockerPlace(config, DockerConfig(image=image, runtime=request.param, host=host))

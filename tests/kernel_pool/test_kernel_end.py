@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from attack import LIMITS, error, output
+from pools import adapted
 
 from kernel_pool.pool import Pool
 from kernel_pool.process import explain
@@ -31,7 +32,7 @@ async def test_ended_by_itself(pool: Pool) -> None:
 
 
 async def test_used_up_its_cpu_time(config: PoolConfig) -> None:
-    pool = Pool(replace(config, limits=replace(LIMITS, cpu_seconds=1)))
+    pool = Pool(adapted(config, limits=replace(LIMITS, cpu_seconds=1)))
     await pool.start()
     try:
         kernel = await pool.lease()
@@ -59,7 +60,7 @@ async def test_a_cell_past_its_deadline_is_interrupted_and_the_kernel_lives(pool
 
 
 async def test_a_cell_that_does_not_stop_is_killed_and_says_that_its_state_is_lost(config: PoolConfig) -> None:
-    pool = Pool(replace(config, interrupt_grace_s=0.5))
+    pool = Pool(adapted(config, interrupt_grace_s=0.5))
     await pool.start()
     try:
         kernel = await pool.lease()
@@ -73,7 +74,7 @@ async def test_a_cell_that_does_not_stop_is_killed_and_says_that_its_state_is_lo
 
 
 async def test_a_kernel_stopped_by_a_signal_is_killed_at_the_deadline(config: PoolConfig) -> None:
-    pool = Pool(replace(config, interrupt_grace_s=0.5))
+    pool = Pool(adapted(config, interrupt_grace_s=0.5))
     await pool.start()
     try:
         kernel = await pool.lease()

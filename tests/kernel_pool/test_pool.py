@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 from attack import LIMITS, error, output
+from pools import adapted
 
+from kernel_pool.folders import place_folder
+from kernel_pool.local import LocalPlace
 from kernel_pool.pool import Pool
 from kernel_pool.types import ExitReason, KernelGone, PoolConfig, PoolExhausted, StartFailed
 
@@ -22,10 +25,10 @@ CRASHING_GATEWAY = """
 import asyncio, os, sys
 from pathlib import Path
 from kernel_pool.pool import Pool
-from kernel_pool.types import PoolConfig
+from kernel_pool.types import PoolConfig, Profile
 
 async def main():
-    pool = Pool(PoolConfig(Path(sys.argv[1]), warm=1, preload=(), orphan_grace_s=float(sys.argv[2])))
+    pool = Pool(PoolConfig(Path(sys.argv[1]), (Profile(preload=(), minimum=1),), orphan_grace_s=float(sys.argv[2])))
     await pool.start()
     kernel = await pool.lease()
     await kernel.execute("import subprocess; subprocess.Popen(['sleep', '1000'])", deadline_s=30)
@@ -90,7 +93,7 @@ async def test_a_released_kernel_is_gone_with_its_folder(pool: Pool) -> None:
 
 
 async def test_the_stock_is_refilled_after_a_lease(config: PoolConfig) -> None:
-    pool = Pool(replace(config, warm=1))
+    pool = Pool(adapted(config, minimum=1))
     await pool.start()
     try:
         leased = [await pool.lease() for _ in range(3)]
@@ -104,12 +107,12 @@ async def test_the_stock_is_refilled_after_a_lease(config: PoolConfig) -> None:
 
 
 async def test_a_kernel_that_dies_in_stock_is_replaced(config: PoolConfig) -> None:
-    pool = Pool(replace(config, warm=1))
+    pool = Pool(adapted(config, minimum=1))
     await pool.start()
     try:
         while not pool.status().ready:
             await asyncio.sleep(0.01)
-        (victim,) = pool._ready
+        (victim,) = pool._stocks["agent"].ready
         os.kill(victim.pid, 9)
         await victim.exited
         kernel = await pool.lease()
@@ -121,7 +124,7 @@ async def test_a_kernel_that_dies_in_stock_is_replaced(config: PoolConfig) -> No
 
 
 async def test_no_more_kernels_than_the_maximum(config: PoolConfig) -> None:
-    pool = Pool(replace(config, maximum=1, lease_timeout_s=0.2))
+    pool = Pool(adapted(config, maximum=1, lease_timeout_s=0.2))
     await pool.start()
     try:
         kernel = await pool.lease()
@@ -133,7 +136,7 @@ async def test_no_more_kernels_than_the_maximum(config: PoolConfig) -> None:
 
 
 async def test_who_waits_gets_the_kernel_that_a_release_makes_room_for(config: PoolConfig) -> None:
-    pool = Pool(replace(config, maximum=1))
+    pool = Pool(adapted(config, maximum=1))
     await pool.start()
     try:
         first = await pool.lease()
@@ -147,7 +150,7 @@ async def test_who_waits_gets_the_kernel_that_a_release_makes_room_for(config: P
 
 
 async def test_a_cancelled_lease_takes_no_kernel_away(config: PoolConfig) -> None:
-    pool = Pool(replace(config, maximum=1))
+    pool = Pool(adapted(config, maximum=1))
     await pool.start()
     try:
         leases = [asyncio.create_task(pool.lease()) for _ in range(2)]
@@ -162,7 +165,7 @@ async def test_a_cancelled_lease_takes_no_kernel_away(config: PoolConfig) -> Non
 
 async def test_close_leaves_no_process_folder_or_descriptor(config: PoolConfig) -> None:
     before = open_descriptors()
-    pool = Pool(replace(config, warm=1))
+    pool = Pool(adapted(config, minimum=1))
     await pool.start()
     busy, idle = await pool.lease(), await pool.lease()
     running = asyncio.create_task(busy.execute("import time; time.sleep(1000)", deadline_s=1000))
@@ -188,7 +191,7 @@ async def test_lease_of_a_closed_pool_says_so(pool: Pool) -> None:
 
 
 async def test_close_tells_those_who_wait(config: PoolConfig) -> None:
-    pool = Pool(replace(config, maximum=1))
+    pool = Pool(adapted(config, maximum=1))
     await pool.start()
     await pool.lease()
     waiting = asyncio.create_task(pool.lease())
@@ -200,12 +203,12 @@ async def test_close_tells_those_who_wait(config: PoolConfig) -> None:
 
 async def test_a_start_ends_and_removes_what_a_killed_gateway_left(config: PoolConfig) -> None:
     left = await asyncio.to_thread(crash_a_gateway, config.runtime_dir, 1000)
-    assert any(config.runtime_dir.glob("kernels/*/shell"))
+    assert any(config.runtime_dir.glob("*/kernels/*/shell"))
     pool = Pool(config)
     await pool.start()
     try:
         assert await asyncio.to_thread(ended, left)
-        assert list(config.runtime_dir.glob("kernels/*")) == []
+        assert list(config.runtime_dir.glob("*/kernels/*")) == []
         kernel = await pool.lease()
         assert output(await kernel.execute("1 + 1", deadline_s=30)) == "2"
     finally:
@@ -252,13 +255,16 @@ async def test_a_runtime_folder_that_is_a_link_is_refused(config: PoolConfig, tm
 
 async def test_a_runtime_folder_too_long_for_sockets_is_refused(config: PoolConfig) -> None:
     with pytest.raises(StartFailed, match="Set runtime_dir to a shorter path"):
-        await Pool(replace(config, runtime_dir=config.runtime_dir / ("long" * 20))).start()
+        await Pool(adapted(config, runtime_dir=config.runtime_dir / ("long" * 20))).start()
 
 
 async def test_a_socket_in_the_runtime_folder_that_is_not_a_templates_is_no_obstacle(config: PoolConfig) -> None:
-    config.runtime_dir.mkdir(mode=0o700)
+    place = config.place(config.profiles[0])
+    folder = config.runtime_dir / place_folder("agent", LocalPlace(place).generation)
+    folder.mkdir(mode=0o700, parents=True)
+    config.runtime_dir.chmod(0o700)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
-        stale.bind(os.fspath(config.runtime_dir / "template.sock"))
+        stale.bind(os.fspath(folder / "template.sock"))
     pool = Pool(config)
     await pool.start()
     await pool.close()
@@ -266,12 +272,12 @@ async def test_a_socket_in_the_runtime_folder_that_is_not_a_templates_is_no_obst
 
 async def test_a_preload_that_is_not_there_is_named(config: PoolConfig) -> None:
     with pytest.raises(StartFailed, match="No module named 'no_such_module'"):
-        await Pool(replace(config, preload=("no_such_module",))).start()
+        await Pool(adapted(config, preload=("no_such_module",))).start()
     assert not config.runtime_dir.exists()
 
 
 async def test_preloaded_modules_are_there(config: PoolConfig) -> None:
-    pool = Pool(replace(config, preload=("pandas", "pyarrow"), limits=replace(LIMITS, memory_mb=256)))
+    pool = Pool(adapted(config, preload=("pandas", "pyarrow"), limits=replace(LIMITS, memory_mb=256)))
     await pool.start()
     try:
         kernel = await pool.lease()
@@ -284,7 +290,7 @@ async def test_preloaded_modules_are_there(config: PoolConfig) -> None:
 
 
 async def test_files_given_to_the_pool_are_readable_in_every_kernel(config: PoolConfig) -> None:
-    pool = Pool(replace(config, files={"tools.txt": b"hammer"}))
+    pool = Pool(adapted(config, files={"tools.txt": b"hammer"}))
     await pool.start()
     try:
         kernel = await pool.lease()
@@ -298,7 +304,7 @@ async def test_files_given_to_the_pool_are_readable_in_every_kernel(config: Pool
 
 async def test_a_file_name_that_leads_out_of_the_folder_is_refused(config: PoolConfig) -> None:
     with pytest.raises(StartFailed, match="not a plain name"):
-        await Pool(replace(config, files={"../x": b""})).start()
+        await Pool(adapted(config, files={"../x": b""})).start()
     assert not config.runtime_dir.exists()
 
 
@@ -316,7 +322,7 @@ async def test_each_kernel_has_a_user_of_its_own_where_the_system_lets_it(pool: 
 
 
 async def test_two_pools_side_by_side(pool: Pool, config: PoolConfig) -> None:
-    other = Pool(replace(config, runtime_dir=config.runtime_dir.with_name("other")))
+    other = Pool(adapted(config, runtime_dir=config.runtime_dir.with_name("other")))
     await other.start()
     try:
         for one in (pool, other):
@@ -327,7 +333,7 @@ async def test_two_pools_side_by_side(pool: Pool, config: PoolConfig) -> None:
 
 
 async def test_many_kernels_at_once_are_all_told_apart(config: PoolConfig) -> None:
-    pool = Pool(replace(config, warm=2, maximum=12))
+    pool = Pool(adapted(config, minimum=2, maximum=12))
     await pool.start()
     try:
         kernels = await asyncio.gather(*(pool.lease() for _ in range(12)))

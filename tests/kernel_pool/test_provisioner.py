@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import select
+import signal
 from collections.abc import Iterator
 
 import jupyter_kernel_test
@@ -14,6 +16,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
 from kernel_pool.provisioner import LocalProvisioner
+from kernel_pool.types import KernelGone
 
 SPEC = {
     "argv": ["omniops"],
@@ -73,13 +76,14 @@ async def test_a_kernel_manager_starts_a_sandboxed_kernel_and_ends_it() -> None:
     code = "import os; print(os.getpid(), os.getuid(), os.getcwd())"
     assert await run(kernels, code) == ("ok", "1 1000 /home/kernel")
     assert await kernels.is_alive()
-    process = process_of(kernels)._process
-    assert process is not None
-    folder, pidfd = process.directory, os.pidfd_open(process.pid)
+    shared = process_of(kernels)._shared
+    assert shared is not None
+    (process,) = shared.processes.values()
+    folder, pidfd = shared.folder, os.pidfd_open(process.pid)
     await kernels.shutdown_kernel()
     assert select.select([pidfd], [], [], 30)[0]
     os.close(pidfd)
-    assert not folder.parent.parent.parent.exists()
+    assert not folder.exists()
     assert not await kernels.is_alive()
 
 
@@ -120,8 +124,8 @@ async def test_a_dead_kernel_is_noticed() -> None:
         process = process_of(kernels)._process
         assert process is not None
         os.kill(process.pid, 9)
-        await process.exited
-        assert not await kernels.is_alive()
+        while await kernels.is_alive():
+            await asyncio.sleep(0.01)
     finally:
         await kernels.shutdown_kernel(now=True)
 
@@ -140,6 +144,51 @@ async def test_kernels_of_one_configuration_share_a_template_and_nothing_else() 
         await second.shutdown_kernel(now=True)
 
 
+async def test_another_program_takes_over_what_it_was_told_of() -> None:
+    """What one provisioner tells, another loads; it interrupts by message, and can end the kernel."""
+    first, second = manager(), manager()
+    await first.start_kernel()
+    try:
+        assert first.provisioner is not None
+        told = await first.provisioner.get_provisioner_info()
+        assert told["kernel_id"] == first.kernel_id
+        second.provisioner = LocalProvisioner(kernel_spec=first.kernel_spec, parent=second)
+        await second.provisioner.load_provisioner_info(told)
+        assert second.provisioner.has_process
+        assert await second.provisioner.poll() is None
+        client = first.client()
+        client.start_channels()
+        await client.wait_for_ready(timeout=30)
+        client.execute("print('begun', flush=True)\nimport time; time.sleep(100)")
+        while (await client.get_iopub_msg(timeout=30))["msg_type"] != "stream":
+            pass
+        await second.provisioner.send_signal(signal.SIGINT)
+        assert (await client.get_shell_msg(timeout=30))["content"]["ename"] == "KeyboardInterrupt"
+        client.stop_channels()
+        await second.provisioner.kill()
+        await second.provisioner.wait()
+        assert not second.provisioner.has_process
+        while await first.is_alive():
+            await asyncio.sleep(0.01)
+    finally:
+        await first.shutdown_kernel(now=True)
+    with pytest.raises(KernelGone, match="no such kernel"):
+        await second.provisioner.load_provisioner_info(told)
+
+
+async def test_a_stopped_kernel_goes_on_when_it_is_told_to() -> None:
+    kernels = manager()
+    await kernels.start_kernel()
+    try:
+        await kernels.signal_kernel(signal.SIGSTOP)
+        await kernels.signal_kernel(signal.SIGCONT)
+        assert await run(kernels, "print(1 + 1)") == ("ok", "2")
+        await kernels.signal_kernel(signal.SIGTERM)
+        assert not await kernels.is_alive()
+    finally:
+        await kernels.shutdown_kernel(now=True)
+
+
 async def test_memory_is_watched() -> None:
     kernels = manager()
     await kernels.start_kernel()
@@ -150,9 +199,10 @@ async def test_memory_is_watched() -> None:
         client.start_channels()
         await client.wait_for_ready(timeout=30)
         client.execute(f"import mmap; m = mmap.mmap(-1, {512 << 20})\nfor i in range(0, len(m), 4096): m[i] = 1")
-        exit = await process.exited
+        while await kernels.is_alive():
+            await asyncio.sleep(0.01)
         client.stop_channels()
-        assert "its memory limit is 192 MiB" in exit.detail
+        assert "its memory limit is 192 MiB" in process.exited.result().detail
     finally:
         await kernels.shutdown_kernel(now=True)
 

@@ -23,7 +23,7 @@ HANG_UP = object()
 class Refuse(Exception):
     def __init__(self, type: str, message: str, **details: Any) -> None:
         super().__init__(message)
-        self.error = wire.Error(id=0, type=type, message=message, **details)
+        self.error = wire.Error(id="", type=type, message=message, **details)
 
 
 class DoorDouble:
@@ -32,7 +32,8 @@ class DoorDouble:
     def __init__(self, path: Path, answer: Answer) -> None:
         self.path = path
         self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.cancels: list[int] = []
+        self.cancels: list[str] = []
+        self.ids: list[str] = []
         self.connections = self.most_at_once = 0
         self.called = threading.Event()
         self.cancelled = threading.Event()
@@ -91,9 +92,12 @@ class DoorDouble:
             self.cancels.append(msgspec.msgpack.decode(body, type=wire.Cancel).id)
             self.cancelled.set()
             return True
+        if kind == wire.LOOK:
+            return False  # it knows nothing of tools
         call = msgspec.msgpack.decode(body, type=wire.Call)
         args = json.loads(call.args)
         self.calls.append((call.tool, args))
+        self.ids.append(call.id)
         self.called.set()
         try:
             value = self._answer(call.tool, args)

@@ -140,11 +140,63 @@ def test_a_broker_that_is_not_there_is_said(folder: Path) -> None:
     assert caught.value.error.type == "UpstreamError"
 
 
-def test_a_call_that_loses_its_broker_fails_and_is_not_sent_again(door: OpenDoor) -> None:
+def test_a_call_that_loses_its_broker_for_good_fails(door: OpenDoor) -> None:
     opened = door(lambda tool, args: HANG_UP)
     with pytest.raises(CallFailed, match="the connection to the tool broker broke"):
         client(opened).call("s.write", {})
     assert len(opened.calls) == 1
+    with pytest.raises(CallFailed, match="the connection to the tool broker broke"):
+        BrokerClient(str(opened.path), patience_s=0.3).call("s.write", {})
+    assert len(opened.calls) > 3
+
+
+def test_a_call_is_sent_again_under_its_id_to_the_next_broker(folder: Path) -> None:
+    path = folder / "broker.sock"
+    first = DoorDouble(path, lambda tool, args: SILENCE)
+    one = BrokerClient(str(path), patience_s=60)
+    with ThreadPoolExecutor(1) as threads:
+        pending = threads.submit(one.call, "s.write", {"value": 1})
+        assert first.called.wait(10)
+        first.hang_up()
+        first.close()
+        second = DoorDouble(path, echo)
+        assert pending.result(30) == 1
+    assert one.call("s.write", {"value": 1}) == 1
+    assert first.ids[-1:] == second.ids[:1]
+    assert len(set(second.ids)) == 2
+    second.close()
+
+
+def test_a_broker_that_was_there_is_waited_for_before_a_call_too(folder: Path) -> None:
+    path = folder / "broker.sock"
+    first = DoorDouble(path, echo)
+    one = BrokerClient(str(path), patience_s=60)
+    one.call("s.echo", {"value": 1})
+    first.hang_up()
+    first.close()
+    with ThreadPoolExecutor(1) as threads:
+        pending = threads.submit(one.call, "s.echo", {"value": 2})
+        second = DoorDouble(path, echo)
+        assert pending.result(30) == 2
+    second.close()
+
+
+def test_an_interrupt_ends_the_wait_for_a_broker(folder: Path) -> None:
+    path = folder / "broker.sock"
+    opened = DoorDouble(path, lambda tool, args: HANG_UP)
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        opened.called.wait()
+        opened.close()
+        signal.pthread_kill(main, signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    with pytest.raises(KeyboardInterrupt):
+        BrokerClient(str(path), patience_s=3600).call("s.write", {})
+    interrupting.join()
 
 
 def test_a_kept_connection_whose_broker_went_away_is_replaced(door: OpenDoor) -> None:
@@ -172,7 +224,7 @@ def test_an_interrupt_tells_the_broker_and_the_next_call_works(door: OpenDoor) -
         one.call("s.slow", {})
     interrupting.join()
     assert opened.cancelled.wait(10)
-    assert opened.cancels == [1]
+    assert [id.endswith("-1") for id in opened.cancels] == [True]
     assert one.call("s.echo", {"value": "after"}) == "after"
 
 
@@ -197,3 +249,6 @@ def test_a_forked_child_has_connections_of_its_own(door: OpenDoor) -> None:
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, env={**os.environ})
     assert done.stdout.split("\n") == ["parent", "child", "parent again", ""]
     assert opened.connections == 2
+    parent, child, again = opened.ids
+    assert parent.split("-")[0] == again.split("-")[0] != child.split("-")[0]
+    assert len({parent, child, again}) == 3

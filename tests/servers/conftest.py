@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from shop_server import Faulty, serving
+from supabase_world import LOGIN, ROLES, TABLES, World
 from tool_bench import CONTROL, KEY, Bench, Remembering, context_for
 
 from demo import tau
@@ -22,6 +26,7 @@ from gateway.postgres import EmbeddedPostgres, PostgresConfig
 from gateway.settings import DatabaseSettings
 from servers.catalog.embedding import MiniLm
 from servers.registry import Registry, load_registry
+from servers.supabase.connections import Connections
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +64,18 @@ def shop_state(faulty: tuple[Faulty, str]) -> Callable[[], dict[str, Any]]:
 
 
 @pytest.fixture
+def written(faulty: tuple[Faulty, str]) -> Callable[[], dict[str, Any]]:
+    """Reads what differs from the shop's start."""
+
+    def read() -> dict[str, Any]:
+        answer = httpx.get(f"{faulty[1]}/_double/written", headers={"authorization": f"Bearer {CONTROL}"}, timeout=30)
+        changed: dict[str, Any] = answer.raise_for_status().json()
+        return changed
+
+    return read
+
+
+@pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient() as client:
         yield client
@@ -77,7 +94,13 @@ def postgres_url() -> Iterator[str]:
     folder.chmod(0o755)
     server = EmbeddedPostgres(PostgresConfig(data_dir=folder, socket_dir=sockets))
     try:
-        yield asyncio.run(server.start())
+        url = asyncio.run(server.start())
+        # a project's logins beside the gateway's own
+        with (folder / "postgres" / "pg_hba.conf").open("a") as file:
+            file.write("local all omniops_login,authenticator,strong trust\n")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("SELECT pg_reload_conf()")
+        yield url
     finally:
         asyncio.run(server.stop())
         shutil.rmtree(folder)
@@ -97,3 +120,25 @@ async def database(postgres_url: str) -> AsyncIterator[Database]:
 @pytest.fixture(scope="session")
 def embedder() -> MiniLm:
     return Remembering()
+
+
+@pytest.fixture(scope="session")
+def supabase_world(postgres_url: str) -> Iterator[World]:
+    """A database like a Supabase project's, which also takes logins other than the gateway's."""
+    name = f"project_{secrets.token_hex(6)}"
+    owner = postgres_url.replace("///postgres?", f"///{name}?")
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    with psycopg.connect(owner, autocommit=True) as connection:
+        for statements in (ROLES, TABLES, LOGIN):
+            connection.execute(statements.encode())
+    yield World(owner, re.sub("user=[^&]*", "user=omniops_login", owner))
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+async def connections() -> AsyncIterator[Connections]:
+    connections = Connections()
+    yield connections
+    await connections.close()

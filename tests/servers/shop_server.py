@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-RECORDINGS = Path(__file__).with_name("recordings")
+#: Recordings are shared with the tests of the shop double.
+RECORDINGS = (Path(__file__).with_name("recordings"), Path(__file__).parents[1] / "demo" / "recordings")
 
 #: What a proxy or this server sets anew.
 HOP_BY_HOP = {"connection", "transfer-encoding", "date", "server", "content-length"}
@@ -93,19 +94,24 @@ async def _nowhere(message: MutableMapping[str, Any]) -> None:
 
 def recording(name: str) -> dict[str, Any]:
     """A recorded exchange by the beginning of its name, such as "35"."""
-    [path] = RECORDINGS.glob(f"{name}-*.json")
+    [path] = [path for folder in RECORDINGS for path in folder.glob(f"{name}-*.json")]
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 
-def replaying(answers: dict[str, str]) -> ASGIApp:
-    """A store that answers "GET orders/38" with the recording of that name; query in the key where it matters."""
+def replaying(answers: dict[str, str], asked: list[str] | None = None) -> ASGIApp:
+    """A store that answers "GET orders/38" with the recording of that name; query in the key where it matters.
+
+    What it was asked is noted in `asked`.
+    """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         await request.body()
         query = [(k, v) for k, v in request.query_params.multi_items() if not k.startswith("oauth_")]
         path = f"{request.method} {request.url.path.removeprefix('/wp-json/wc/v3/')}"
+        if asked is not None:
+            asked.append(path)
         exact = path + ("?" + "&".join(f"{k}={v}" for k, v in sorted(query)) if query else "")
         recorded = recording(answers.get(exact) or answers[path])["response"]
         response = Response(json.dumps(recorded["json"]), recorded["status"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+import woocommerce
+from aiolimiter import AsyncLimiter
 from shop_server import Faulty, recording, replaying, serving
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,6 +21,7 @@ from servers.context import Shop
 from servers.errors import RateLimited, ToolDenied, ToolError, ToolInputError, ToolNotFound, UpstreamError
 from servers.woocommerce.auth import auth_for
 from servers.woocommerce.client import READ_ATTEMPTS, Store, store_of
+from servers.woocommerce.problems import retry_after
 from servers.woocommerce.shapes import customer_view, order_view, product_view
 
 REAL = {
@@ -257,3 +262,87 @@ async def test_a_tenant_without_a_store_is_told(http: httpx.AsyncClient, bench: 
     with pytest.raises(ToolDenied, match="No store is configured"):
         await bench.with_(shop=None).call("woocommerce.lookup_order", order_id=1)
     assert context_for("http://127.0.0.1:1", http).shop is not None
+
+
+async def test_the_official_client_and_ours_get_the_same(bench: Bench, faulty: tuple[Faulty, str]) -> None:
+    """The `woocommerce` package signs and asks in its own way; a store answers both alike."""
+    official = woocommerce.API(
+        url=faulty[1], consumer_key=KEY.consumer_key, consumer_secret=KEY.consumer_secret, timeout=30
+    )
+    store = store_of(bench.context)
+    asked: list[tuple[str, dict[str, str | int]]] = [
+        ("orders/2611340", {}),
+        ("products", {"search": "a b", "per_page": 3}),
+        ("customers", {"email": "yusuf.rossi7301@example.com", "role": "all"}),
+    ]
+    for path, params in asked:
+        theirs = await asyncio.to_thread(official.get, path, params=params)
+        assert theirs.json() == await store.get(path, params)
+    theirs = await asyncio.to_thread(official.post, "orders/2611340/notes", {"note": "by hand"})
+    assert theirs.status_code == 201
+    notes = await store.get("orders/2611340/notes")
+    assert [note["note"] for note in notes] == ["by hand"]
+    await asyncio.to_thread(official.delete, "products/9523456873", params={"force": True})
+    with pytest.raises(ToolNotFound):
+        await store.object("products/9523456873")
+
+
+async def test_each_request_takes_its_turn_in_the_shops_pace(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[float] = []
+
+    async def acquire(self: AsyncLimiter, amount: float = 1) -> None:
+        turns.append(self.max_rate / self.time_period)
+
+    monkeypatch.setattr(AsyncLimiter, "acquire", acquire)
+    assert bench.context.shop is not None
+    slow = dataclasses.replace(bench.context.shop, requests_per_s=0.5)
+    for shop, times in ((bench.context.shop, 3), (slow, 2)):
+        for _ in range(times):
+            await store_of(bench.with_(shop=shop).context).object("orders/2611340")
+    assert turns == [50.0] * 3 + [0.5] * 2
+
+
+async def test_when_the_store_asks_to_wait_nobody_else_asks_meanwhile(
+    bench: Bench, shop: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    real = asyncio.sleep
+
+    async def sleep(seconds: float, *rest: Any) -> None:
+        waited.append(seconds)
+        await real(0)
+
+    assert bench.context.shop is not None
+    mine = bench.with_(shop=dataclasses.replace(bench.context.shop, in_flight=2))  # a gate of this test's own
+    shop.arm(busy(429, **{"retry-after": "3"}), at=1)
+    with pytest.raises(RateLimited):
+        await store_of(mine.context).put("orders/2611340", {})
+    monkeypatch.setattr("servers.woocommerce.gate.asyncio.sleep", sleep)
+    await store_of(mine.context).object("orders/2611340")
+    assert len(waited) >= 1
+    assert 2 < waited[0] <= 3
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("soon", None), ("-1", None), ("٣", None), ("", None)],
+)
+def test_a_stores_delay_is_a_number_or_a_date(value: str, seconds: float | None) -> None:
+    assert retry_after(httpx.Response(429, headers={"retry-after": value.encode()})) == seconds
+
+
+async def test_connections_are_kept(bench: Bench, shop: Faulty) -> None:
+    clients: set[Any] = set()
+    real = shop.app
+
+    async def noting(scope: Any, receive: Any, send: Any) -> None:
+        clients.add(tuple(scope["client"]))
+        await real(scope, receive, send)
+
+    shop.app = noting
+    try:
+        for _ in range(5):
+            await store_of(bench.context).object("orders/2611340")
+    finally:
+        shop.app = real
+    assert len(clients) == 1

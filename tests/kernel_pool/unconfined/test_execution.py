@@ -83,7 +83,8 @@ async def test_interrupts_in_the_middle_of_output_leave_it_readable(kernel: Plai
 async def test_output_beyond_the_limit_is_counted_and_dropped(kernel: PlainKernel) -> None:
     result = await kernel.run("print('x' * 3_000_000)\n'the value'", limits=Limits(output_bytes=1_000_000))
     assert result.status == "ok"
-    assert result.outputs[0]["text"] == "x" * 1_000_000
+    # Each output is charged 1 KiB beyond its bytes.
+    assert result.outputs[0]["text"] == "x" * (1_000_000 - 1024)
     assert result.outputs[1]["data"] == {"text/plain": "'the value'"}
     assert result.output_bytes > 3_000_000
     assert result.dropped_bytes == pytest.approx(2_000_000, rel=0.01)

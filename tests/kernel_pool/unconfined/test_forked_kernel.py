@@ -9,6 +9,8 @@ import zmq
 import zmq.asyncio
 from plain_kernels import PlainKernel, PlainTemplate, plain_kernel, streams_of, text_of
 
+from kernel_pool.types import Message
+
 
 async def test_value_of_the_last_expression_is_the_result(kernel: PlainKernel) -> None:
     result = await kernel.run("x = 20\nx + 1")
@@ -318,3 +320,31 @@ async def test_output_of_a_cell_written_after_it_ended_belongs_to_it(kernel: Pla
     )
     await kernel.run("import threading\nthreading.Timer(0.2, print, ('late',)).start()")
     assert await asyncio.wait_for(late, 20) == "late\n"
+
+
+@pytest.mark.parametrize("what", ["create", "delete", "list"])
+async def test_subshells_are_refused_in_words(kernel: PlainKernel, what: str) -> None:
+    reply = await kernel.channels.request("control", f"{what}_subshell_request", {"subshell_id": "x"})
+    assert reply.header["msg_type"] == f"{what}_subshell_reply"
+    assert (reply.content["status"], reply.content["ename"]) == ("error", "NotImplementedError")
+    assert 'kernel = "stock"' in reply.content["evalue"]
+
+
+async def test_a_cell_for_a_subshell_is_refused_and_not_run(kernel: PlainKernel) -> None:
+    replied: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    unsubscribe = kernel.channels.subscribe(
+        lambda m: replied.set_result(m) if m.header["msg_type"] == "execute_reply" else None
+    )
+    kernel.channels.send("shell", "execute_request", {"code": "ran = 1"}, subshell_id="x")
+    assert "no subshells" in (await asyncio.wait_for(replied, 20)).content["evalue"]
+    unsubscribe()
+    assert await kernel.text("'ran' in globals()") == "False"
+
+
+async def test_the_debugger_is_refused_in_words_and_not_offered(kernel: PlainKernel) -> None:
+    request = {"type": "request", "seq": 7, "command": "initialize", "arguments": {}}
+    reply = await kernel.channels.request("control", "debug_request", request)
+    assert (reply.content["success"], reply.content["request_seq"]) == (False, 7)
+    assert 'kernel = "stock"' in reply.content["message"]
+    info = await kernel.channels.request("shell", "kernel_info_request", {})
+    assert info.content["supported_features"] == []

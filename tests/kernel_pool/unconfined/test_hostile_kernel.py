@@ -67,6 +67,20 @@ NASTY = {
     "updates of what is not there": "[signed('update_display_data', b'{\"data\": {}, \"transient\": %s}' % t) for t in"
     " (b'{}', b'{\"display_id\": \"no\"}', b'{\"display_id\": 5}')]",
     "forged welcome": "signed('iopub_welcome', b'{}')",
+    "comms that nobody opened": """for i in range(3000):
+    signed('comm_open', b'{"comm_id": "%d", "target_name": "x", "data": {}}' % i); signed('comm_msg', b'{}')""",
+    "questions that nobody asked for": '[reply(t, b\'{"prompt": "password: ", "password": true}\')'
+    " for t in ('input_request', 'shutdown_reply', 'interrupt_reply', 'complete_reply', 'resume_reply')]",
+    "the same message again and again": "p = frames('clear_output', b'{}'); [raw(b'topic', *p) for _ in range(2000)]",
+    "no signature, as Jupyter allows": 'p = frames(\'stream\', b\'{"name": "stdout", "text": "forged"}\');'
+    " p[1] = b''; raw(*p)",
+    "another key": 'p = frames(\'stream\', b\'{"name": "stdout", "text": "forged"}\'); p[1] = p[1][::-1]; raw(*p)',
+    "delimiters everywhere": "[raw(*[D] * n) for n in range(1, 60)]; raw(D, *frames('stream', b'{}')[1:3], D, D, D)",
+    "a date that is none": 'signed(\'stream\', b\'{}\', header=b\'{"msg_type": "stream", "date": "2026-99-99"}\')',
+    "names of other things": """for i in ('__proto__', '../../x', '\\0', 'constructor', 'x' * 100_000):
+    content = {'data': {'text/plain': 'x'}, 'transient': {'display_id': i}}
+    signed('display_data', json.dumps(content).encode())""",
+    "escape sequences": "print('\\x1b]0;t\\x07\\x1b]52;c;eA==\\x07\\x1b[2J')",
     "shell messages of other types": "[reply(t, c) for t in ('kernel_info_reply', 'x') for c in (b'[]', b'{', b'{}')]",
 }
 
@@ -135,6 +149,43 @@ print("after")"""
     assert text_of(result) == "after\n"
     assert result.dropped_bytes >= 400_000_000
     assert peak_growth_mb() < 100
+
+
+async def test_a_reply_to_a_later_cell_is_not_taken_before_that_cell_is_sent(kernel: PlainKernel) -> None:
+    """Ids of requests can be guessed: they are counted. What answers a request that was not made yet goes nowhere."""
+    forge = r"""
+last = k.get_parent("shell")["header"]["msg_id"]
+head, number = last.rsplit("_", 1)
+for ahead in range(1, 40):
+    parent = json.dumps({"msg_id": f"{head}_{int(number) + ahead}"}).encode()
+    reply("execute_reply", b'{"status": "ok", "execution_count": 666}', parent=parent)
+    signed("stream", b'{"name": "stdout", "text": "forged"}', parent=parent)
+    signed("status", b'{"execution_state": "idle"}', parent=parent)
+"""
+    await kernel.run(ARMS + forge)
+    result = await kernel.run("print('true')")
+    assert (result.status, text_of(result)) == ("ok", "true\n")
+    assert result.execution_count != 666
+
+
+async def test_messages_that_answer_nobody_are_not_kept(kernel: PlainKernel) -> None:
+    reset_peak()
+    code = r"""
+big = b'{"name": "stdout", "text": "' + b"x" * 1_000_000 + b'"}'
+for i in range(300):
+    signed("stream", big, parent=b'{"msg_id": "of nobody %d"}' % i)
+print("after")"""
+    result = await kernel.run(ARMS + code, deadline_s=60)
+    assert text_of(result) == "after\n"
+    assert peak_growth_mb() < 100
+
+
+@pytest.mark.parametrize("kind", ["status", "comm_msg", "unknown"])
+async def test_a_flood_of_what_is_no_output_ends_at_the_deadline(kernel: PlainKernel, kind: str) -> None:
+    code = f"{ARMS}\nwhile True: signed('{kind}', b'{{}}')"
+    result = await kernel.run(code, deadline_s=2)
+    assert result.status == "interrupted"
+    assert await kernel.text("1 + 1") == "2"
 
 
 async def test_what_is_no_zmtp_costs_the_kernel(kernel: PlainKernel) -> None:

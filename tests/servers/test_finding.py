@@ -1,0 +1,125 @@
+"""Tools are found by what they do: in other words than theirs, and only those that the role may call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from servers.finding import finder as finder_module
+from servers.finding.finder import Finders
+from servers.finding.words import words
+from servers.registry import Registry, load_registry
+from servers.tool import EVERYBODY, OPERATOR, Parameter, Role, Tool
+
+
+async def nothing(*_: Any, **__: Any) -> dict[str, Any]:
+    return {}
+
+
+def made(name: str, doc: str, *parameters: str, roles: tuple[Role, ...] = EVERYBODY) -> Tool:
+    server, _, short = name.partition(".")
+    return Tool(
+        server=server,
+        name=short,
+        doc=doc,
+        parameters=tuple(Parameter(p, str) for p in parameters),
+        returns=dict,
+        effect="read",
+        roles=roles,
+        implementation=nothing,
+    )
+
+
+def registry_of(*tools: Tool) -> Registry:
+    return Registry(tools, dict.fromkeys((tool.server for tool in tools), ""))
+
+
+def names(tools: Sequence[Tool]) -> list[str]:
+    return [tool.qualified_name for tool in tools]
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("getHTTPResponse2XX", ["get", "http", "respons", "2", "xx"]),
+        ("list_all_order-notes", ["list", "order", "note"]),
+        ("the customer's orders", ["custom", "order"]),
+        ("Ｆｕｌｌ", ["full"]),
+        ("发送邮件 мир", ["发送邮件", "мир"]),
+        ("", []),
+    ],
+)
+def test_a_text_is_split_into_words_without_endings(text: str, split: list[str]) -> None:
+    assert words(text) == split
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("give the buyer their money back", "woocommerce.refund_order"),
+        ("reimburse part of an order", "woocommerce.refund_order"),
+        ("show the notes of an order", "woocommerce.list_order_notes"),
+        ("pass the conversation on to a person", "support.hand_over"),
+        ("remove a voucher", "woocommerce.trash_coupon"),
+    ],
+)
+def test_what_is_said_in_other_words_is_found(query: str, first: str) -> None:
+    best = Finders().of(load_registry()).find(query, limit=3)
+    assert first in names(best)
+
+
+def test_a_name_counts_more_than_a_description() -> None:
+    long = "Look at the weather. " + "The forecast of a forecast is a forecast. " * 20
+    finder = Finders().of(registry_of(made("a.look", long), made("b.forecast", "Tomorrow.")))
+    assert names(finder.find("forecast")) == ["b.forecast", "a.look"]
+
+
+def test_a_parameter_is_found() -> None:
+    finder = Finders().of(registry_of(made("a.one", "Do it.", "iban"), made("a.two", "Do it.", "colour")))
+    assert names(finder.find("iban")) == ["a.one"]
+
+
+def test_a_role_finds_what_it_would_find_if_there_were_nothing_else() -> None:
+    mine = [made("shop.order", "One order.", "id"), made("shop.note", "One note of an order.", "id")]
+    secret = [made(f"staff.note_{i}", f"Secret note {i} of an order.", roles=OPERATOR) for i in range(40)]
+    everything, alone = Finders().of(registry_of(*secret, *mine)), Finders().of(registry_of(*mine))
+    for query in ("note", "order", "secret", "id of a note", "staff"):
+        assert names(everything.find(query, "agent", 50)) == names(alone.find(query, "agent", 50))
+    assert everything.find("note", "nobody") == []  # type: ignore[arg-type]
+    assert len(everything.find("note", "operator", 50)) == 41
+
+
+def test_equal_tools_are_in_the_same_order_whatever_order_they_came_in() -> None:
+    tools = [made(f"s{i}.same", "The same.") for i in range(20)]
+    forward, backward = (Finders().of(registry_of(*order)).find("same", limit=5) for order in (tools, tools[::-1]))
+    assert names(forward) == names(backward) == [f"s{i}.same" for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    "query", ["", " ", "\0", "?!", "the of and", "x" * 100_000, "a b " * 50_000, "\ud800", "(((", "\\"]
+)
+def test_no_query_is_too_strange(query: str) -> None:
+    finder = Finders().of(registry_of(made("a.one", "Do it."), made("a.two", "Do that.")))
+    assert len(finder.find(query)) <= 2
+
+
+def test_nothing_is_found_among_nothing() -> None:
+    assert Finders().of(Registry((), {})).find("anything") == []
+
+
+def test_a_snapshot_is_read_once_and_of_the_next_one_only_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    part_of = finder_module.part_of
+    monkeypatch.setattr(finder_module, "part_of", lambda entries: (read.append(len(entries)), part_of(entries))[1])
+    finders = Finders()
+    shop, crm = [made("shop.a", "One."), made("shop.b", "Two.")], [made("crm.a", "Three.")]
+    first = registry_of(*shop, *crm)
+    assert finders.ready(first) is None
+    assert finders.of(first) is finders.of(first) is finders.ready(first)
+    assert read == [2, 1]
+    changed = finders.of(registry_of(*shop, made("crm.a", "Four.")))
+    assert read == [2, 1, 1]
+    assert names(changed.find("four")) == ["crm.a"]
+    assert changed.find("three") == []
