@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+# Tests that run at once: most of their time they wait, so more than there are cores.
+WORKERS ?= 4
 
-.PHONY: demo test test-containers bench lint types check clean
+.PHONY: demo test test-failed test-containers test-exactly-once bench lint types check clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -15,12 +17,24 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python -m demo
 
+# Several tests at a time, those that share something after one another. Kernels run in every kind of sandbox: containers
+# need root and what docker/setup-debian installs, and are skipped, with the reason, elsewhere. KERNEL_TEST_PLACES=local leaves them out.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
 
-# Needs root and what docker/setup-debian installs; makes an image first, which takes minutes.
+# What failed at the last run, one after the other.
+test-failed: $(STAMP)
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS)
+
+# Only what runs in containers.
 test-containers: $(STAMP)
-	KERNEL_TEST_PLACES=runc,runsc $(BIN)/python -m pytest --timeout 900 tests/docker tests/kernel_pool/test_attack_*.py
+	KERNEL_TEST_PLACES=runc,runsc $(BIN)/python -m pytest tests/docker tests/jupyter tests/kernel_pool/test_attack_*.py
+
+# Every write of every task, disturbed in every way; CI does a part of it (docs/exactly-once.md). The second,
+# with real kills, takes hours: KILLS=no leaves it out.
+test-exactly-once: $(STAMP)
+	EXACTLY_ONCE=all $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/gateway/test_once_every_task.py
+	$(if $(filter no,$(KILLS)),,EXACTLY_ONCE=all $(BIN)/python -m pytest tests/gateway/test_once_processes.py)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))

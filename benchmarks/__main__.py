@@ -14,7 +14,15 @@ from rich.table import Table
 from benchmarks.figure import Figure
 
 RESULTS = Path(__file__).with_name("results.json")
-MODULES = ("benchmarks.kernels", "benchmarks.tasks")
+MODULES = (
+    "benchmarks.checks",
+    "benchmarks.kernels",
+    "benchmarks.limits",
+    "benchmarks.pool",
+    "benchmarks.containers",
+    "benchmarks.sessions",
+    "benchmarks.tasks",
+)
 
 
 def show(figures: list[Figure]) -> None:
