@@ -177,7 +177,7 @@ class Run:
         if reply is not None and reply.ename:
             return CellError(reply.ename[:_CUT], reply.evalue[:_CUT], tuple(reply.traceback))
         shown = self._outputs.last_error()
-        return CellError(shown["ename"], shown["evalue"], tuple(shown["traceback"])) if shown else None
+        return CellError(shown["ename"][:_CUT], shown["evalue"][:_CUT], tuple(shown["traceback"])) if shown else None
 
 
 def _count(reply: _Reply | None) -> int | None:

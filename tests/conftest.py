@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import signal
 import tempfile
@@ -22,6 +23,8 @@ from gateway.postgres import EmbeddedPostgres, PostgresConfig
 from gateway.settings import DatabaseSettings
 
 _CONTAINER_TIMEOUT_S = 900
+#: What pytest-xdist adds to the name of a test of a group.
+_GROUP = re.compile(r"@[^@\[\]/]+\Z")
 
 # Who was started in the background may ignore SIGINT, and would let its children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -53,6 +56,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _shares_a_fixture(item):
             shared = "arena" if "arena" in getattr(item, "fixturenames", ()) else item.path.stem
             item.add_marker(pytest.mark.xdist_group("-".join([shared, *places])))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Forget the groups in the names of tests that failed: without workers, no test is called so."""
+    if hasattr(session.config, "workerinput") or session.config.cache is None:
+        return
+    failed: dict[str, bool] = session.config.cache.get("cache/lastfailed", {})
+    plain = {_GROUP.sub("", name): kept for name, kept in failed.items()}
+    session.config.cache.set("cache/lastfailed", plain)
 
 
 def _parameters(item: pytest.Item) -> dict[str, object]:
