@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from .errors import ToolError
 from .supabase.project import SupabaseProject
 
 
@@ -80,6 +81,8 @@ class ToolContext:
     embedder: Embedder | None = None
     #: The tenant's own tables.
     supabase: SupabaseProject | None = None
+    #: Why `shop` or `supabase` is None, by that name, where the tenant has one that cannot be used as it is.
+    unusable: Mapping[str, ToolError] = field(default_factory=dict, repr=False)
     #: The tenant's credentials that the tool's record names, and no others.
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     _charges: list[float] = field(default_factory=list, repr=False)

@@ -163,12 +163,17 @@ class Tool:
 
     @cached_property
     def output_schema(self) -> dict[str, Any] | bool | None:
-        """JSON schema of the result, self-contained; None where its server declares none, and for a dispatcher."""
+        """JSON schema of the result, self-contained; of a table its rows, of a stream all parts together. None where
+        its server declares none, and for a dispatcher.
+        """
         if self.foreign is not None:
             return self.foreign.result
         if self.operations:
             return None  # as many as operations: no schema says which
-        (schema,), definitions = msgspec.json.schema_components([self.returns], ref_template="#/$defs/{name}")
+        whole: Annotation = self.part
+        if self.row is not None or self.streams:
+            whole = types.GenericAlias(list, (self.row or self.part,))
+        (schema,), definitions = msgspec.json.schema_components([whole], ref_template="#/$defs/{name}")
         if set(schema) == {"$ref"}:
             schema = definitions[schema["$ref"].removeprefix("#/$defs/")]
         return dict(schema) | ({"$defs": definitions} if definitions else {})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Mapping
+from typing import Protocol, TypeVar
 
 import httpx
 from pydantic import SecretStr
@@ -15,12 +15,14 @@ from gateway.db import Database
 from gateway.settings import Settings, ShopSettings
 from gateway.types import Grant
 from servers.context import Embedder, SessionPins, Shop, ToolContext
-from servers.errors import ToolDenied, UpstreamError
+from servers.errors import ToolDenied, ToolError, UpstreamError
 from servers.supabase.connections import Connections
 from servers.supabase.project import SupabaseProject
 from servers.tool import Tool
 
 from .scrub import secrets_of
+
+Upstream = TypeVar("Upstream")
 
 
 class ContextFactory(Protocol):
@@ -96,6 +98,17 @@ class Contexts:
     async def context(
         self, grant: Grant, pins: SessionPins, tool: Tool, *, idempotency_key: str, resuming: bool
     ) -> ToolContext:
+        # An earlier attempt may have reached the upstream: that it cannot be asked now is no refusal of that.
+        refusal = UpstreamError if resuming else ToolDenied
+        unusable: dict[str, ToolError] = {}
+
+        async def usable(name: str, found: Awaitable[Upstream]) -> Upstream | None:
+            try:
+                return await found
+            except CredentialMissing as error:  # a matter of the tools alone that ask for it
+                unusable[name] = refusal(str(error), tool=tool.qualified_name)
+                return None
+
         try:
             return ToolContext(
                 tenant=grant.tenant,
@@ -104,15 +117,14 @@ class Contexts:
                 idempotency_key=idempotency_key,
                 resuming=resuming,
                 http=self.http,
-                shop=await self.shop(grant.tenant),
+                shop=await usable("shop", self.shop(grant.tenant)),
                 database=self._database.tenant(grant.tenant),
                 embedder=self._embedder,
-                supabase=await self.supabase(grant.tenant),
+                supabase=await usable("supabase", self.supabase(grant.tenant)),
+                unusable=unusable,
                 credentials=await self._credentials(grant.tenant, tool.credentials),
             )
         except CredentialMissing as error:
-            # An earlier attempt may have reached the upstream: that it cannot be asked now is no refusal of that.
-            refusal = UpstreamError if resuming else ToolDenied
             raise refusal(str(error), tool=tool.qualified_name) from None
 
     async def shop(self, tenant: str) -> Shop | None:

@@ -12,7 +12,10 @@ def project_of(ctx: ToolContext) -> SupabaseProject:
     """
     Raises:
         ToolDenied: the tenant has no project.
+        ToolError: it has one that cannot be used as it is set.
     """
+    if "supabase" in ctx.unusable:
+        raise ctx.unusable["supabase"]
     if ctx.supabase is None:
         raise ToolDenied(
             "This tenant has no tables of its own.", hint="The operator connects a project: docs/supabase.md says how."

@@ -193,7 +193,10 @@ def store_of(ctx: ToolContext) -> Store:
 
     Raises:
         ToolDenied: the tenant has none.
+        ToolError: it has one that cannot be used as it is set.
     """
+    if "shop" in ctx.unusable:
+        raise ctx.unusable["shop"]
     if ctx.shop is None:
         raise ToolDenied("No store is configured for this tenant.", hint="Set the tenant's shop url and keys.")
     return Store(ctx.shop, ctx.http)

@@ -29,6 +29,7 @@ from servers.context import ToolContext
 from servers.errors import ToolDenied, ToolError, UpstreamError
 from servers.registry import Registry
 from servers.tool import EVERYBODY, tool
+from servers.woocommerce.client import store_of
 
 VALUE = "cs_live_0123456789+/ä"
 
@@ -323,6 +324,7 @@ async def snoop(ctx: ToolContext) -> list[str]:
 @tool(effect="read", roles=EVERYBODY)
 async def keys_of_shop(ctx: ToolContext) -> bool:
     """Whether the store's keys are the stored ones."""
+    store_of(ctx)
     return ctx.shop is not None and ctx.shop.consumer_secret == VALUE and ctx.shop.consumer_key == "ck_plain_setting"
 
 
@@ -408,6 +410,7 @@ async def test_a_stores_keys_may_be_references(shelf: Shelf) -> None:
     grant = await shelf.session("shop")
     with pytest.raises(ToolDenied, match="omniops credentials set shop secret"):
         await call(shelf, grant, "keys_of_shop")
+    assert await call(shelf, grant, "snoop")  # it has nothing to do with the store
     await shelf.vault.put("shop", "secret", VALUE, "operator")
     await shelf.broker.end_cell(grant.session)
     await shelf.broker.begin_cell(grant.session, "c2")

@@ -73,6 +73,7 @@ async def create_webhook(
 
     It is signed with a secret of the topic's own, derived from the tenant's; no cell sees it.
     """
+    store_of(ctx)  # there is one
     master = ctx.shop.webhook_secret if ctx.shop else ""
     if len(master) < SHORTEST_SECRET:
         raise ToolDenied(
