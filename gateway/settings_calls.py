@@ -55,6 +55,7 @@ class McpSettings(Group):
     idle_s: float = Field(900.0, gt=0, description="After this time without a call a connection is closed.")
     backoff_s: float = Field(1.0, gt=0, description="Pause after a failed connection; it doubles from one to the next.")
     backoff_maximum_s: float = Field(300.0, gt=0, description="But is no longer than this.")
+    wait_s: float = Field(5.0, ge=0, description="Longest such pause that a call waits for instead of being refused.")
     stop_grace_s: float = Field(2.0, gt=0, description="Time for a stdio server to end before it is killed.")
     message_mb: int = Field(16, gt=0, description="Largest message of a server, MiB.")
     tools: int = Field(2000, gt=0, description="Tools that are taken of one server.")

@@ -74,7 +74,8 @@ class Connection:
         self._task: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[Client] | None = None
         self._wake = asyncio.Event()
-        self._closing = self._changed = False
+        self._closing = asyncio.Event()
+        self._changed = self._leaving = False
         self._broken: Unusable | None = None
         self._logged = ""
         self._ending = Ending(self._wake)
@@ -125,25 +126,38 @@ class Connection:
     async def connected(self, *, now: bool = False) -> Client:
         """The connection, made if there is none. With `now` the pause after a failure is not kept.
 
+        A pause that ends within `mcp.wait_s` is waited for: a server that has just crashed is as good as there.
+
         Raises:
             Unusable: with what to do about it.
         """
         if self._config.transport is None:
             raise Unusable(self._config.problem)
-        loop = asyncio.get_running_loop()
-        if self._closing:
-            raise Unusable("the gateway is stopping")
-        if self._task is not None and (self._broken or self._ending.over):
-            await asyncio.wait([self._task])
-        if self._task is None or self._task.done():
-            left = self._not_before - loop.time()
-            if left > 0 and not now:
+        clock = asyncio.get_running_loop().time
+        patience = clock() + self._settings.wait_s
+        while not self._closing.is_set():
+            if self._task is not None and (self._broken or self._ending.over or self._leaving):
+                await asyncio.wait([self._task])
+            left = self._not_before - clock()
+            if self._task is not None and not self._task.done():
+                assert self._ready is not None
+                return await asyncio.shield(self._ready)
+            if left <= 0 or now:
+                self._begin()
+            elif self._not_before > patience or self.state == "needs login":
                 raise Unusable(f"{self.detail}; it is tried again in {left:.0f} s")
-            self._ready = loop.create_future()
-            self._ready.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._task = asyncio.create_task(self._live(self._ready))
-        assert self._ready is not None
-        return await asyncio.shield(self._ready)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), left)
+        raise Unusable("its connection is being closed")
+
+    def _begin(self) -> None:
+        """Make a connection: nothing of the one before counts from here on."""
+        self._broken, self._ending, self._since_ready, self._leaving = None, Ending(self._wake), 0.0, False
+        self._ready = asyncio.get_running_loop().create_future()
+        self._ready.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._become("connecting")
+        self._task = asyncio.create_task(self._live(self._ready, self._ending))
 
     @property
     def retry_s(self) -> float:
@@ -152,7 +166,7 @@ class Connection:
 
     async def close(self) -> None:
         """End it, and the server where it is a program of ours."""
-        self._closing = True
+        self._closing.set()
         self._wake.set()
         if self._task is None:
             return
@@ -162,19 +176,16 @@ class Connection:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=grace)
 
-    async def _live(self, ready: asyncio.Future[Client]) -> None:
+    async def _live(self, ready: asyncio.Future[Client], ending: Ending) -> None:
         """One connection from its making to its end. Never raises but when cancelled."""
         answers = Answers()
-        ending = self._ending = Ending(self._wake)
         answers_here.set(answers)
-        self._broken, self._since_ready = None, 0.0
-        self._become("connecting")
         problem: Unusable | None = None
         try:
             await self._hold(ready, answers, ending)
         except asyncio.CancelledError:
-            problem = Unusable("the gateway is stopping")
-            if not self._closing:
+            problem = Unusable("its connection is being closed")
+            if not self._closing.is_set():
                 raise
         except Exception as error:  # noqa: BLE001 - the boundary: whatever a server does ends here, as its state
             problem = self._problem(error, answers, ending)
@@ -189,7 +200,7 @@ class Connection:
         else:
             self._not_before = asyncio.get_running_loop().time() + self._pause()
             self._become("needs login" if isinstance(problem, NeedsLogin) else "down", str(problem))
-            if not self._closing and self.detail != self._logged:
+            if not self._closing.is_set() and self.detail != self._logged:
                 self._logged = self.detail
                 log.warning("MCP server cannot be used", server=self._config.name, reason=self.detail)
         if not ready.done():
@@ -220,7 +231,7 @@ class Connection:
             try:
                 await self._watch(client, ending)
             finally:
-                self._client = None
+                self._client, self._leaving = None, True
 
     async def _open(self, stack: AsyncExitStack, answers: Answers, ending: Ending) -> Client:
         config = self._config.transport
@@ -261,7 +272,7 @@ class Connection:
         """Until it is closed or idle. Raises Unusable where it broke."""
         clock = asyncio.get_running_loop().time
         listed = clock()
-        while not self._closing:
+        while not self._closing.is_set():
             self._wake.clear()
             if ending.over or self._broken:
                 raise self._broken if self._broken and not ending.over else Unusable(ending.reason)

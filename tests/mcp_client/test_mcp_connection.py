@@ -133,6 +133,47 @@ async def test_a_server_that_does_not_start_says_so_and_is_left_alone_for_a_whil
             await made.connected(now=True)
 
 
+async def crashed(made: Connection) -> None:
+    """Twice in a row: after the first time there is no pause."""
+    for _ in range(2):
+        with pytest.raises(MCPError):
+            await made.call("write-line", {"text": "crash before"})
+
+
+async def test_a_call_waits_for_a_server_that_is_about_to_be_started_again(tmp_path: Path) -> None:
+    async with connection(stdio(tmp_path), backoff_s=0.3, wait_s=60) as made:
+        await crashed(made)
+        starts = (tmp_path / "starts").read_text().count("\n")
+        values = await asyncio.gather(*(made.call("add", {"a": each, "b": 1}) for each in range(20)))
+        assert [value_of(value)["sum"] for value in values] == list(range(1, 21))
+        assert (tmp_path / "starts").read_text().count("\n") == starts + 1
+        assert made.state == "ready"
+
+
+async def test_a_call_waits_for_no_longer_than_it_is_told_and_not_beyond_the_end(tmp_path: Path) -> None:
+    async with connection(stdio(tmp_path), backoff_s=30, wait_s=29) as made:
+        await crashed(made)
+        with pytest.raises(Unusable, match="tried again in"):
+            await made.call("add", {"a": 1, "b": 1})
+    async with connection(stdio(tmp_path), backoff_s=3600, wait_s=36000) as made:
+        await crashed(made)
+        waiting = asyncio.create_task(made.call("add", {"a": 1, "b": 1}))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await made.close()
+        with pytest.raises(Unusable, match="being closed"):
+            await waiting
+
+
+async def test_a_call_that_comes_while_an_idle_connection_ends_gets_the_next_one(tmp_path: Path) -> None:
+    async with connection(stdio(tmp_path), idle_s=0.2) as made:
+        await made.connected()
+        async with asyncio.timeout(20):
+            await until(lambda: made._leaving)
+        assert value_of(await made.call("add", {"a": 1, "b": 1})) == {"sum": 2}
+        assert (tmp_path / "starts").read_text().count("\n") == 2
+
+
 async def test_a_program_that_is_missing_is_named() -> None:
     async with connection(Stdio("no-such-mcp-server")) as made:
         with pytest.raises(Unusable, match="'no-such-mcp-server' is not installed"):
@@ -179,12 +220,16 @@ async def test_silence_ends_a_call_and_progress_does_not(tmp_path: Path) -> None
 
 
 async def test_a_login_that_is_wanted_is_a_state_of_its_own(tmp_path: Path) -> None:
-    async with over_http(tmp_path) as front, connection(Http(front.url)) as made:
+    async with over_http(tmp_path) as front, connection(Http(front.url), wait_s=3600) as made:
         front.status, front.headers = 401, {"www-authenticate": 'Bearer resource_metadata="https://x.example/m"'}
         with pytest.raises(NeedsLogin, match="wants a login"):
             await made.connected()
         assert made.state == "needs login"
+        with pytest.raises(NeedsLogin):
+            await made.connected(now=True)
         front.status = 0
+        with pytest.raises(Unusable, match=r"wants a login .* tried again in"):  # waiting brings no login
+            await made.connected()
         await made.connected(now=True)
         assert made.state == "ready"
         front.status = 403
