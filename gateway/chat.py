@@ -12,7 +12,7 @@ import structlog
 
 from gateway.agent.cells import CellActor
 from gateway.agent.counterfactual import direct_turn
-from gateway.agent.direct import DirectActor
+from gateway.agent.direct import DirectActor, direct_tools
 from gateway.agent.loop import run_turn
 from gateway.agent.model import ModelClient
 from gateway.agent.prompt import cells_prompt, direct_prompt
@@ -216,7 +216,7 @@ class Chat:
         actor = self._direct(session, conversation.tools)
         direct, messages = await direct_turn(
             system=actor.system,
-            functions=_functions(conversation.tools, session.role),
+            functions=self._functions(conversation.tools, session.role),
             history=conversation.direct_history,
             message=message,
             calls=calls,
@@ -257,19 +257,19 @@ class Chat:
             self._settings.everyday_tools,
             shop=session.tenant,
             policy=self._policies.get(session.tenant, ""),
+            role=session.role,
+            max_servers=self._settings.prompt_servers,
         )
         return CellActor(system=system, run_cell=run_cell, interrupt=interrupt, code_kb=self._code_kb)
 
     def _direct(self, session: SessionInfo, tools: Registry) -> DirectActor:
         system = direct_prompt(shop=session.tenant, policy=self._policies.get(session.tenant, ""))
-        functions = _functions(tools, session.role)
+        functions = self._functions(tools, session.role)
         return DirectActor(system=system, functions=functions, broker=self._steps, grant=session.grant)
 
-
-def _functions(tools: Registry, role: Role) -> dict[str, dict[str, Any]]:
-    """All of the role's tools: without a kernel there is no way to find one that the request does not list."""
-    names = [t.qualified_name for t in tools if role in t.roles and not t.operations]
-    return dict(zip(names, tools.openai_tools(names), strict=True))
+    def _functions(self, tools: Registry, role: Role) -> dict[str, dict[str, Any]]:
+        names = direct_tools(tools, self._settings.everyday_tools, role, self._settings.direct_tools)
+        return dict(zip(names, tools.openai_tools(names), strict=True))
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> bool:

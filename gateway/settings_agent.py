@@ -48,3 +48,9 @@ class AgentSettings(Group):
         ),
         description="Tools whose stubs stand in the prompt; cells find the others by `servers.search`.",
     )
+    prompt_servers: int = Field(
+        20, ge=0, description="Servers that have a line in the prompt, those of the everyday tools first."
+    )
+    direct_tools: int = Field(
+        128, gt=0, description="Functions of one request in direct mode: OpenAI takes no more. The everyday ones first."
+    )

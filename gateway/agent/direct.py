@@ -18,6 +18,18 @@ from gateway.agent.types import Acted, Action, FunctionTool, Message, Mode, Tool
 from gateway.types import CallRecord, Event, EventSink, Grant
 from servers.errors import ToolError
 from servers.registry import Registry
+from servers.tool import Role
+
+
+def direct_tools(registry: Registry, everyday: Sequence[str], role: Role, limit: int) -> list[str]:
+    """The tools that a request lists, by name: there is no way to find one that it does not.
+
+    Of more than `limit` the everyday ones first, then the deployment's own, then those from elsewhere.
+    """
+    allowed = [tool for tool in registry if role in tool.roles and not tool.operations]
+    allowed.sort(key=lambda tool: (tool.qualified_name not in everyday, tool.foreign is not None))
+    chosen = {tool.qualified_name for tool in allowed[:limit]}
+    return [name for name in registry.names if name in chosen]
 
 
 class DirectActor:

@@ -1,7 +1,8 @@
 """The system prompts. Built once per conversation, of nothing that changes within it: no time, no id, no customer.
 
-That keeps the provider's prompt cache warm, and the size apart from the catalogue's: one line per server, stubs of the
-everyday tools alone; the rest is found by `servers.search` in a cell.
+That keeps the provider's prompt cache warm, and the size apart from the catalogue's: stubs of the everyday tools alone,
+lines of their servers and of a few others of the product's or the operator's own; the rest is found by
+`servers.search` in a cell. Of tools from elsewhere nothing stands here: what strangers wrote is no system prompt.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from collections.abc import Sequence
 
 from servers.brief import brief
 from servers.registry import Registry
+from servers.tool import Role, Tool
+
+#: Characters of a server's line.
+MAX_LINE = 160
 
 _ROLE = """\
 You are the customer service agent of the online shop {shop}. You talk with one customer, who sees nothing but your \
@@ -29,7 +34,8 @@ dicts, typed as below. They are the only way out: there is no network and no sho
 - Do in one cell what belongs together; look before you write.
 - A tool that fails raises `ToolError` (`from servers.errors import ToolError`); its message says what to do \
 differently. What ran before an error stays done, also the writes: continue from there, do not start over.
-- More tools than those below: `import servers; servers.search("gift card")`, then `servers.describe(name)`.
+- More servers and tools than those below: `import servers; servers.search("gift card")`, then \
+`servers.describe(name)`.
 """
 
 _DIRECT = """\
@@ -63,21 +69,34 @@ Otherwise do not.
 """
 
 
-def cells_prompt(registry: Registry, everyday: Sequence[str], *, shop: str, policy: str = "") -> str:
+def cells_prompt(
+    registry: Registry,
+    everyday: Sequence[str],
+    *,
+    shop: str,
+    policy: str = "",
+    role: Role = "agent",
+    max_servers: int = 20,
+) -> str:
     """The prompt for acting by cells. `everyday` names the tools (`server.tool`) whose stubs it holds.
+
+    Only what `role` may call is in it. `max_servers` have a line, those of the everyday tools first.
 
     Raises:
         ToolNotFound: for a name that is no tool.
     """
-    lines = "\n".join(f"- `servers.{name}`: {_first_line(doc)}" for name, doc in registry.documents.items())
-    stubs = brief(registry.get(name) for name in everyday)
+    tools = [tool for tool in (registry.get(name) for name in everyday) if role in tool.roles]
+    lines = [
+        f"- `servers.{name}`: {_first_line(registry.documents.get(name, ''))}"
+        for name in _servers(registry, tools, role, max_servers)
+    ]
     parts = [
         _ROLE.format(shop=shop),
         _CELLS,
         _RULES,
         _policy(policy),
-        f"# Servers\n{lines}\n",
-        f"# Everyday tools\n{_LEGEND}\n{stubs}" if everyday else "",
+        "\n".join(["# Servers", *lines, ""]) if lines else "",
+        f"# Everyday tools\n{_LEGEND}\n{brief(tools)}" if tools else "",
     ]
     return "\n".join(part for part in parts if part)
 
@@ -91,5 +110,19 @@ def _policy(policy: str) -> str:
     return f"# The shop's policy\n{policy.strip()}\n" if policy.strip() else ""
 
 
+def _servers(registry: Registry, everyday: Sequence[Tool], role: Role, limit: int) -> list[str]:
+    """Those that have a line, in the registry's order."""
+    first = dict.fromkeys(tool.server for tool in everyday)
+    own = [name for name in registry.documents if name not in first and _is_own(registry, name, role)]
+    chosen = {*list(first)[:limit], *own[: max(0, limit - len(first))]}
+    return [name for name in registry.documents if name in chosen]
+
+
+def _is_own(registry: Registry, server: str, role: Role) -> bool:
+    """It is not from elsewhere, and has something that the role may call."""
+    tools = registry.of_server(server)
+    return any(role in tool.roles for tool in tools) and not any(tool.foreign for tool in tools)
+
+
 def _first_line(doc: str) -> str:
-    return doc.strip().partition("\n")[0]
+    return doc.strip().partition("\n")[0][:MAX_LINE]
