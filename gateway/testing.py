@@ -78,12 +78,14 @@ def tool_session(
     customer: int | None = None,
     registry: Registry | None = None,
     approved: bool = False,
+    mcp_file: Path | str | None = None,
 ) -> Iterator[ToolSession]:
     """A session to call tools in, with a gateway of its own in a temporary folder. Blocks; needs no event loop.
 
     `tools_dir`: servers of your own. `role`: who calls. `shop`: the store behind the tools of `woocommerce`.
     `customer`: whom a session of role agent was verified for. `approved`: a person approves every call that has to wait
-    for one, at once; otherwise such a call raises ApprovalRequired.
+    for one, at once; otherwise such a call raises ApprovalRequired. `mcp_file`: a `.mcp.json`, whose servers come up by
+    and by.
 
     Raises:
         StartError: the gateway cannot start here; the message says why.
@@ -94,7 +96,7 @@ def tool_session(
             data_dir=Path(folder) / "data",
             database_url=None,
             openai_api_key=None,
-            tenants={TENANT: TenantSettings(shop=shop)},
+            tenants={TENANT: TenantSettings(shop=shop, mcp_file=None if mcp_file is None else Path(mcp_file))},
             pool=PoolSettings(warm=1, preload=()),
             approvals=ApprovalSettings(hold_s=0, hold_chat_s=0),
         )

@@ -30,6 +30,11 @@ _LAST_WORDS_S = 2
 _SHARED_NAME = "KERNEL_TEST_SHARED"
 
 
+def shared_folder() -> Path:
+    """For what is made once for a whole test run, whichever process comes first."""
+    return Path(os.environ[_SHARED_NAME])
+
+
 def _answers(address: str) -> bool:
     done = subprocess.run(["docker", "--host", address, "info"], capture_output=True, check=False)
     return done.returncode == 0
@@ -146,7 +151,7 @@ def docker_host() -> str:
     named = os.environ.get(ADDRESS_NAME)
     if named:
         return named
-    shared = Path(os.environ[_SHARED_NAME])
+    shared = shared_folder()
     note = shared / "docker"
     with (shared / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -160,7 +165,7 @@ def sandbox_image(docker_host: str) -> str:
     """Name of an image with the sandbox's code as it is now."""
     tag = f"omniops-sandbox-test:{sandbox_digest()}"
     command = [PROJECT / "docker" / "build-image", "--tag", tag, "--python", sys.executable]
-    with (Path(os.environ[_SHARED_NAME]) / "image").open("w") as lock:
+    with (shared_folder() / "image").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the second process of this run finds it made
         done = subprocess.run(command, env={**os.environ, "DOCKER_HOST": docker_host}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

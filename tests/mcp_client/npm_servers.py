@@ -1,0 +1,83 @@
+"""Real MCP servers from npm, installed once for a test run, and the `.mcp.json` that names them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from docker_daemon import shared_folder
+
+PACKAGES = (
+    "@modelcontextprotocol/server-everything@^2026.8.31",
+    "@modelcontextprotocol/server-filesystem@^2026.8.31",
+    "@playwright/mcp@~0.0.83",
+)
+_INSTALL = ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-save", "--prefix", ".")
+_INSTALL_S = 300
+
+
+def npm_folder() -> Path:
+    """`node_modules` with the servers; skips where there is no npm."""
+    missing = [name for name in ("node", "npm") if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"MCP servers from npm cannot be installed here (missing: {', '.join(missing)})")
+    folder = shared_folder() / "npm"
+    with (shared_folder() / "npm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the second process of this run finds them installed
+        if not (folder / "installed").exists():
+            folder.mkdir(exist_ok=True)
+            command = [*_INSTALL, *PACKAGES]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_S, check=False)
+            if done.returncode:
+                pytest.fail(f"npm install failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            (folder / "installed").touch()
+    return folder / "node_modules"
+
+
+def everything(modules: Path) -> str:
+    return str(modules / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js")
+
+
+@contextmanager
+def everything_over_http(modules: Path) -> Iterator[str]:
+    """Address of server-everything, which serves streamable HTTP."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["node", everything(modules), "streamableHttp"]
+    env = os.environ | {"PORT": str(port)}
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            assert "listening" in said, said
+            yield f"http://127.0.0.1:{port}/mcp"
+        finally:
+            process.terminate()
+
+
+def mcp_file(folder: Path, modules: Path, url: str) -> Path:
+    """All of them; `files` may be read and written below `folder`/files. Skips where there is no Chromium."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("@playwright/mcp has no browser here (missing: chromium)")
+    (folder / "files").mkdir()
+    files = str(modules / "@modelcontextprotocol" / "server-filesystem" / "dist" / "index.js")
+    browser = [str(modules / "@playwright" / "mcp" / "cli.js"), "--headless", "--isolated"]
+    root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    servers = {
+        "everything": {"command": "node", "args": [everything(modules), "stdio"]},
+        "everything-http": {"type": "http", "url": url},
+        "files": {"command": "node", "args": [files, str(folder / "files")]},
+        "browser": {"command": "node", "args": [*browser, *root, "--executable-path", chromium]},
+    }
+    path = folder / ".mcp.json"
+    path.write_text(json.dumps({"mcpServers": servers}))
+    return path
