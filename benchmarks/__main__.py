@@ -15,6 +15,7 @@ from benchmarks.figure import Figure
 
 RESULTS = Path(__file__).with_name("results.json")
 MODULES = (
+    "benchmarks.calls",
     "benchmarks.checks",
     "benchmarks.kernels",
     "benchmarks.limits",
