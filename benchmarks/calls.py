@@ -140,8 +140,8 @@ async def _journal(gateway: Gateway, folder: Path) -> list[Figure]:
     commit = await _commits(gateway)
     write, read = (quantile(kept[tool], 0.5) - quantile(bare[tool], 0.5) for tool in ("note", "echo"))
     return [
-        figure_of("journal_ms", write, "ms", commit, "a row's insert and its commit to disk: a write waits for some"),
-        figure_of("journal_read_ms", read, "ms", commit, "a row's insert and its commit to disk: a read waits for none"),
+        figure_of("journal_ms", write, "ms", commit, "one row's commit to disk: a write waits for some"),
+        figure_of("journal_read_ms", read, "ms", commit, "one row's commit to disk: a read waits for none"),
     ]
 
 

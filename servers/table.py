@@ -97,24 +97,32 @@ def to_arrow(tool: str, value: object, row: type) -> pyarrow.Table:
     return table
 
 
-def to_ipc(table: pyarrow.Table) -> bytes:
-    """The table as one Arrow IPC stream."""
+def to_ipc(table: pyarrow.Table) -> bytearray:
+    """The table as one Arrow IPC stream. Measured first, as copies of many megabytes are what a table costs."""
     import pyarrow
 
-    sink = pyarrow.BufferOutputStream()
+    measure = pyarrow.MockOutputStream()
+    _write(measure, table)
+    data = bytearray(measure.size())
+    _write(pyarrow.FixedSizeBufferWriter(pyarrow.py_buffer(data)), table)
+    return data
+
+
+def _write(sink: Any, table: pyarrow.Table) -> None:
+    import pyarrow
+
     with pyarrow.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return typing.cast(bytes, sink.getvalue().to_pybytes())
 
 
-def to_rows(data: bytes) -> list[dict[str, Any]]:
+def to_rows(data: bytes | bytearray) -> list[dict[str, Any]]:
     """The rows of an Arrow IPC stream as plain JSON values: dates as ISO text, decimals as text."""
     import pyarrow
 
     return [_plain(row) for row in pyarrow.ipc.open_stream(data).read_all().to_pylist()]
 
 
-def shape_of(data: bytes) -> dict[str, Any]:
+def shape_of(data: bytes | bytearray) -> dict[str, Any]:
     """How many rows an Arrow IPC stream has, and its columns' types by name."""
     import pyarrow
 
@@ -239,7 +247,20 @@ def texts_of(table: pyarrow.Table) -> Iterator[tuple[str, bytes]]:
     for name, column in zip(table.column_names, table.columns, strict=True):
         if _holds_text(column.type):
             for chunk in column.chunks:
-                yield from ((name, buffer.to_pybytes()) for buffer in chunk.buffers() if buffer is not None)
+                yield from ((name, text) for text in _texts_of(chunk))
+
+
+def _texts_of(chunk: pyarrow.Array) -> Iterator[bytes]:
+    """A part of a larger column shares that one's memory: of flat texts only its own are taken."""
+    import pyarrow
+
+    buffers = chunk.buffers()
+    if pyarrow.types.is_nested(chunk.type):
+        yield from (buffer.to_pybytes() for buffer in buffers if buffer is not None)
+    elif len(chunk) and buffers[2] is not None:
+        ends = memoryview(buffers[1]).cast("q")
+        start, end = ends[chunk.offset], ends[chunk.offset + len(chunk)]
+        yield buffers[2].slice(start, end - start).to_pybytes()
 
 
 def map_texts(table: pyarrow.Table, name: str, change: Callable[[str], str]) -> pyarrow.Table:

@@ -37,7 +37,7 @@ class Value:
     """A result, or one part of one that streams: `text`, any JSON value, or `table`, an Arrow IPC stream."""
 
     text: str | None = None
-    table: bytes | None = None
+    table: bytes | bytearray | None = None
     rows: int = 0
 
     @property

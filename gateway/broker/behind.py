@@ -7,6 +7,7 @@ came from a read that the journal does not have: before a write is entered, and 
 the session's rows. Given up by that: a read whose row was on the way when the machine or this process was killed,
 milliseconds after its answer. It is read again where the cell is.
 
+Rows go out some at a time, and the large ones by a thread (`freight`), so that none stands in the way of its answer.
 Rows are kept here until the database has said that it has them, and are sent again over a new connection when one
 breaks; entering a row twice changes nothing.
 """
@@ -16,9 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
@@ -27,87 +26,26 @@ from psycopg import AsyncConnection
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 
-from gateway.types import CallState, Grant
-
-from .keys import CallKey
+from .freight import LARGE, PAUSES_S, Connect, Freight
+from .read_rows import ENTER, FORMATS, LAZY, Waiting
+from .read_rows import Read as Read
 
 log = structlog.get_logger(__name__)
-
-Connect = Callable[[], Coroutine[Any, Any, AsyncConnection[Any]]]
 
 #: Bytes of rows that may wait for the database; then calls wait.
 ROOM = 64 * 1024 * 1024
 
-#: Pauses between attempts to connect again, seconds: the first, doubled each time up to the second.
-_PAUSES_S = (0.05, 2.0)
+#: Rows that come within this time, in seconds, go out together, after the answers that they are of.
+GATHER_S = 0.001
 
 #: Classes of SQLSTATE that pass: connection, rollback, resources, operator's intervention, system.
 _PASSING = ("08", "40", "53", "55", "57", "58")
 
 _NAME = b"read"
-_ENTER = b"""
-WITH entered AS (
-    INSERT INTO call (session, cell, tool, args, args_hash, occurrence, effect, idempotency_key, state, tenant,
-                      principal, result, result_table, error, result_bytes, result_rows, batches, cost, started, ended)
-    VALUES ($1, $2, $3, $4, $5, $6, 'read', $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
-    ON CONFLICT (session, cell, tool, args_hash, occurrence) DO UPDATE
-    SET state = excluded.state, result = excluded.result, result_table = excluded.result_table,
-        error = excluded.error, result_bytes = excluded.result_bytes, result_rows = excluded.result_rows,
-        batches = excluded.batches, cost = call.cost + excluded.cost, ended = excluded.ended
-    WHERE call.state IN ('executing', 'unknown')
-    RETURNING id
-)
-INSERT INTO request (session, cell, id, call, replayed)
-SELECT $1, $2, $20, id, false FROM entered WHERE $20 <> ''
-ON CONFLICT (session, cell, id) DO UPDATE SET call = excluded.call, replayed = false
-WHERE request.call <> excluded.call
-"""
-_FORMATS = [0] * 11 + [1] + [0] * 8
 
 
 class NotJournaled(Exception):
     """A row could not be written."""
-
-
-@dataclass(frozen=True)
-class Read:
-    """A read as its row says it."""
-
-    key: CallKey
-    grant: Grant
-    args: str
-    request: str
-    state: CallState
-    started: datetime
-    ended: datetime | None = None
-    result: str | None = None
-    table: bytes | None = None
-    error: str | None = None
-    size: int = 0
-    rows: int = 0
-    batches: int = 0
-    cost: float = 0.0
-
-    def parameters(self) -> list[bytes | None]:
-        """For `_ENTER`, in order."""
-        key, grant = self.key, self.grant
-        texts: list[str | bytes | None] = [
-            *(key.session, key.cell, key.tool, self.args, key.args_hash, str(key.occurrence), key.idempotency_key),
-            *(self.state, grant.tenant, grant.principal, self.result, self.table, self.error),
-            *(str(self.size), str(self.rows), str(self.batches), str(self.cost), self.started.isoformat()),
-            *(None if self.ended is None else self.ended.isoformat(), self.request),
-        ]
-        return [text.encode() if isinstance(text, str) else text for text in texts]
-
-
-@dataclass(eq=False)
-class _Waiting:
-    """A row that the database has not confirmed."""
-
-    read: Read
-    weight: int
-    written: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    error: str = ""
 
 
 class WriteBehind:
@@ -116,12 +54,16 @@ class WriteBehind:
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
         #: In the order in which they were sent, until they are confirmed.
-        self._waiting: dict[_Waiting, None] = {}
-        self._sessions: dict[str, dict[_Waiting, None]] = {}
+        self._waiting: dict[Waiting, None] = {}
+        self._sessions: dict[str, dict[Waiting, None]] = {}
         self._weight = 0
         self._room = asyncio.Event()
         self._room.set()
         self._line: _Line | None = None
+        #: Those that the next turn sends, and what calls it.
+        self._unsent: list[Waiting] = []
+        self._turn: asyncio.TimerHandle | None = None
+        self._freight = Freight(connect, self._confirmed)
         self._connecting: asyncio.Task[None] | None = None
 
     async def put(self, read: Read) -> None:
@@ -129,14 +71,11 @@ class WriteBehind:
         while self._weight > ROOM:
             self._room.clear()
             await self._room.wait()
-        waiting = _Waiting(read, len(read.result or "") + len(read.table or b"") + len(read.args) + 1000)
+        waiting = Waiting(read, len(read.result or "") + len(read.table or b"") + len(read.args) + 1000)
         self._waiting[waiting] = None
         self._sessions.setdefault(read.key.session, {})[waiting] = None
         self._weight += waiting.weight
-        if self._line is not None:
-            self._send(waiting)
-        elif self._connecting is None:
-            self._connecting = asyncio.create_task(self._open())
+        self._send(waiting)
 
     async def flush(self, session: str) -> None:
         """All rows of the session that were put so far are in the database.
@@ -145,31 +84,50 @@ class WriteBehind:
             NotJournaled: one of them cannot be.
         """
         if session in self._sessions:
+            self._send_unsent()
             await asyncio.gather(*(asyncio.shield(each.written) for each in tuple(self._sessions[session])))
 
     async def close(self, timeout_s: float) -> None:
         """Wait a little for what is on its way, then close."""
+        self._send_unsent()
         if self._waiting:
             await asyncio.wait([each.written for each in self._waiting], timeout=timeout_s)
         if self._connecting is not None:
             self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connecting
+        await self._freight.close()
+        if self._turn is not None:
+            self._turn.cancel()
         if self._line is not None:
             await self._line.close()
         if self._waiting:
             log.error("rows of reads are lost", count=len(self._waiting))
 
-    def _send(self, waiting: _Waiting) -> None:
-        assert self._line is not None
-        try:
-            self._line.send(waiting)
-        except psycopg.Error as error:
-            self._broken(error)
+    def _send(self, waiting: Waiting) -> None:
+        if waiting.weight >= LARGE:
+            self._freight.send(waiting)
+        elif self._line is not None:
+            self._unsent.append(waiting)
+            if self._turn is None:
+                self._turn = asyncio.get_running_loop().call_later(GATHER_S, self._send_unsent)
+        elif self._connecting is None:
+            self._connecting = asyncio.create_task(self._open())
+
+    def _send_unsent(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        unsent, self._unsent = self._unsent, []
+        if self._line is not None and unsent:
+            try:
+                self._line.send(unsent)
+            except psycopg.Error as error:
+                self._broken(error)
 
     async def _open(self) -> None:
         """Connect, again and again, and send what waits."""
-        pause = _PAUSES_S[0]
+        pause = PAUSES_S[0]
         while True:
             try:
                 self._line = _Line(await self._connect(), self._confirmed, self._broken)
@@ -177,12 +135,10 @@ class WriteBehind:
             except psycopg.Error as error:
                 log.warning("the journal of reads cannot be reached", error=str(error).partition("\n")[0])
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _PAUSES_S[1])
+            pause = min(2 * pause, PAUSES_S[1])
         self._connecting = None
-        for waiting in tuple(self._waiting):
-            if self._line is None:  # broken again; whoever found out has begun to connect
-                return
-            self._send(waiting)
+        self._unsent = [waiting for waiting in self._waiting if waiting.weight < LARGE]
+        self._send_unsent()
 
     def _broken(self, error: psycopg.Error) -> None:
         line, self._line = self._line, None
@@ -192,9 +148,9 @@ class WriteBehind:
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._open())
 
-    def _confirmed(self, waiting: _Waiting, sqlstate: str) -> None:
+    def _confirmed(self, waiting: Waiting, sqlstate: str) -> None:
         if sqlstate[:2] in _PASSING:
-            asyncio.get_running_loop().call_later(_PAUSES_S[1], self._again, waiting)
+            asyncio.get_running_loop().call_later(PAUSES_S[1], self._again, waiting)
             return
         if waiting not in self._waiting:
             return
@@ -215,8 +171,8 @@ class WriteBehind:
         else:
             waiting.written.set_result(None)
 
-    def _again(self, waiting: _Waiting) -> None:
-        if self._line is not None and waiting in self._waiting:
+    def _again(self, waiting: Waiting) -> None:
+        if waiting in self._waiting and (self._line is not None or waiting.weight >= LARGE):
             self._send(waiting)
 
 
@@ -226,7 +182,7 @@ class _Line:
     def __init__(
         self,
         connection: AsyncConnection[Any],
-        confirmed: Callable[[_Waiting, str], None],
+        confirmed: Callable[[Waiting, str], None],
         broken: Callable[[psycopg.Error], None],
     ) -> None:
         self._connection = connection
@@ -234,26 +190,26 @@ class _Line:
         self._confirmed = confirmed
         self._broken = broken
         self._loop = asyncio.get_running_loop()
-        self._sent: deque[_Waiting | None] = deque()
+        self._sent: deque[Waiting | None] = deque()
         self._sqlstate = ""
         self._full = False
         self._socket = self._pg.socket
         self._pg.nonblocking = 1
         self._pg.enter_pipeline_mode()
-        # a read's row may be lost with the machine, so nothing waits for its disk
-        self._pg.send_query_params(b"SELECT set_config('synchronous_commit', 'off', false)", None)
+        self._pg.send_query_params(LAZY, None)
         self._pg.pipeline_sync()
-        self._pg.send_prepare(_NAME, _ENTER)
+        self._pg.send_prepare(_NAME, ENTER)
         self._pg.pipeline_sync()
         self._sent += [None, None]
         self._flush()
         self._loop.add_reader(self._socket, self._readable)
 
-    def send(self, waiting: _Waiting) -> None:
+    def send(self, rows: Iterable[Waiting]) -> None:
         """Raises psycopg.Error where the connection is broken."""
-        self._pg.send_query_prepared(_NAME, waiting.read.parameters(), _FORMATS)
-        self._pg.pipeline_sync()
-        self._sent.append(waiting)
+        for waiting in rows:
+            self._pg.send_query_prepared(_NAME, waiting.read.parameters(), FORMATS)
+            self._pg.pipeline_sync()
+            self._sent.append(waiting)
         self._flush()
 
     def abandon(self) -> None:

@@ -151,7 +151,7 @@ class Journal:
         state: CallState,
         *,
         result: str | None = None,
-        table: bytes | None = None,
+        table: bytes | bytearray | None = None,
         error: ErrorBody | None = None,
         rows: int = 0,
         cost: float = 0.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class CallKey:
     args_hash: str
     occurrence: int
 
-    @property
+    @cached_property
     def idempotency_key(self) -> str:
         """Follows from the rest, so that no attempt can have another one."""
         parts = json.dumps([self.session, self.cell, self.tool, self.args_hash, self.occurrence])

@@ -40,6 +40,12 @@ _BOUNDS: tuple[tuple[str, str, float, Callable[[float], str]], ...] = (
     ("dollars", "dollars", 1, lambda n: f"{n:,.4f} dollars for tool calls"),
 )
 
+_ATTRIBUTES = {name: attribute for name, attribute, _, _ in _BOUNDS}
+
+
+def _setting(name: str, of: str) -> str:
+    return f"{of}_mb" if name == "mb" else f"{name}_per_{of}"
+
 
 class CellBudget:
     """What one run of a cell may spend, and has spent; its session's with it."""
@@ -47,6 +53,11 @@ class CellBudget:
     def __init__(self, settings: BrokerSettings, session: SessionBudget) -> None:
         self._settings = settings
         self._session = session
+        self._limits = {
+            (name, of): float(getattr(settings, _setting(name, of))) * factor
+            for name, _, factor, _ in _BOUNDS
+            for of in ("cell", "session")
+        }
         self._cell = Spent()
 
     def take_call(self) -> None:
@@ -56,8 +67,8 @@ class CellBudget:
             BudgetExceeded: something is used up already; with what was spent.
         """
         for spent, of in ((self._cell, "cell"), (self._session, "session")):
-            for name, attribute, factor, _ in _BOUNDS:
-                if getattr(spent, attribute) >= self._limit(name, of) * factor:
+            for name, attribute, _, _ in _BOUNDS:
+                if getattr(spent, attribute) >= self._limits[name, of]:
                     raise self._exceeded(name, of)
         self._cell.calls += 1
 
@@ -109,19 +120,15 @@ class CellBudget:
 
     def _take(self, name: str, more: Spent) -> None:
         self._add(more)
-        _, attribute, factor, _ = next(bound for bound in _BOUNDS if bound[0] == name)
+        attribute = _ATTRIBUTES[name]
         for spent, of in ((self._cell, "cell"), (self._session, "session")):
-            if getattr(spent, attribute) > self._limit(name, of) * factor:
+            if getattr(spent, attribute) > self._limits[name, of]:
                 raise self._exceeded(name, of)
-
-    def _limit(self, name: str, of: str) -> float:
-        setting = f"{of}_mb" if name == "mb" else f"{name}_per_{of}"
-        return float(getattr(self._settings, setting))
 
     def _exceeded(self, name: str, of: str) -> BudgetExceeded:
         _, attribute, _, words = next(bound for bound in _BOUNDS if bound[0] == name)
         spent = words(getattr(self._cell if of == "cell" else self._session, attribute))
-        setting = f"{of}_mb" if name == "mb" else f"{name}_per_{of}"
+        setting = _setting(name, of)
         limit = getattr(self._settings, setting)
         hints = {"calls": "Go on in another cell.", "seconds": "Go on in another cell."}
         hint = hints.get(name, "Ask for less at once, or go on in another cell.") if of == "cell" else ""

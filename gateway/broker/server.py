@@ -35,6 +35,9 @@ log = structlog.get_logger(__name__)
 #: Frames up to this size, in bytes, need no room of the session's share.
 SMALL = 64 * 1024
 
+#: Bytes of answers that the system may hold for a kernel, where it lets us: large ones then take few turns.
+SENT = 1024 * 1024
+
 #: Seconds that a refused call waits for its answer, so that a loop of them is no load.
 REFUSED_PAUSE = 0.05
 
@@ -90,6 +93,7 @@ class Door:
             writer.transport.abort()
             return
         self._connections.add(task)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT)
         try:
             await _Connection(self, reader, writer).serve()
         except Violation as violation:
@@ -248,10 +252,12 @@ class _Connection:
     async def _send(self, *frame: bytes | memoryview) -> None:
         """A kernel that takes no answer in time is cut off; its calls are journaled all the same."""
         with contextlib.suppress(OSError):
+            for piece in frame:
+                self._writer.write(piece)
+            if not self._writer.transport.get_write_buffer_size():
+                return
             try:
                 async with asyncio.timeout(self._settings.stall_s):
-                    for piece in frame:
-                        self._writer.write(piece)
                     await self._writer.drain()
             except TimeoutError:
                 self._writer.transport.abort()
