@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
 
-from gateway.routes import approvals, chat, credentials, mcp_servers, operations, sessions, transcripts
+from gateway.routes import approvals, chat, credentials, mcp_servers, operations, sessions, tools, transcripts
 from gateway.routes.access import principal
 from gateway.routes.limits import BodyLimit
 from gateway.routes.problems import install
@@ -34,7 +34,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.state.gateway = gateway
     install(app)
     app.add_middleware(BodyLimit, max_bytes=gateway.settings.server.max_request_mb * 2**20)
-    for part in (sessions, chat, approvals, transcripts, operations, credentials, mcp_servers):
+    for part in (sessions, chat, approvals, transcripts, operations, credentials, mcp_servers, tools):
         app.include_router(part.router)
 
     @app.get("/v1/openapi.json", dependencies=[Depends(principal)], include_in_schema=False)

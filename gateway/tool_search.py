@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gateway.tool_catalogue import Catalogue
 from servers.finding.finder import Finder, Finders
@@ -18,10 +18,15 @@ class ToolSearch:
         self.catalogue = catalogue
         self._finders = Finders()
 
-    async def find(self, tenant: str, role: Role | None, query: str, limit: int) -> Sequence[Tool]:
-        """What the role may call of the tenant's tools and has to do with `query`, best first."""
+    async def find(
+        self, tenant: str, role: Role | Collection[Role] | None, query: str, limit: int, server: str | None = None
+    ) -> Sequence[Tool]:
+        """What the role may call of the tenant's tools (or of one server's) and has to do with `query`, best first.
+
+        Several roles: what any of them may call; None: all.
+        """
         finder = await self._finder(self.catalogue.of_tenant(tenant))
-        return finder.find(query, role, limit)
+        return finder.find(query, role, limit, server)
 
     async def _finder(self, registry: Registry) -> Finder:
         ready = self._finders.ready(registry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr
@@ -62,14 +62,22 @@ class Scrubber:
 
     def tree(self, value: Any) -> Any:
         """The same for every string in nested dicts and lists."""
-        match value:
-            case str():
-                return self.text(value)
-            case dict():
-                return {self.tree(key): self.tree(item) for key, item in value.items()}
-            case list() | tuple():
-                return [self.tree(item) for item in value]
-        return value
+        return _mapped(value, self.text)
+
+    def known_tree(self, value: Any) -> Any:
+        """`known` for every string in nested dicts and lists."""
+        return _mapped(value, self.known)
+
+
+def _mapped(value: Any, clean: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return clean(value)
+        case dict():
+            return {_mapped(key, clean): _mapped(item, clean) for key, item in value.items()}
+        case list() | tuple():
+            return [_mapped(item, clean) for item in value]
+    return value
 
 
 def secrets_of(settings: BaseModel) -> set[str]:

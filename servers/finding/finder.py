@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,28 +28,45 @@ class Finder:
     def __init__(self, tools: Sequence[Tool], parts: Sequence[Part]) -> None:
         self.tools = tuple(tools)
         self._index = Index(parts)
-        self._allowed: dict[Role | None, Mask | None] = {None: None}
-        for role in {role for tool in self.tools for role in tool.roles}:
-            self._allowed[role] = np.fromiter((role in tool.roles for tool in self.tools), bool, len(self.tools))
+        self._of_role = {
+            role: np.fromiter((role in tool.roles for tool in self.tools), bool, len(self.tools))
+            for role in {role for tool in self.tools for role in tool.roles}
+        }
+        self._servers = {name: number for number, name in enumerate(dict.fromkeys(tool.server for tool in self.tools))}
+        numbers = (self._servers[tool.server] for tool in self.tools)
+        self._server_of = np.fromiter(numbers, np.int32, len(self.tools))
         # at the same score the shorter name, then the first by name: the order is the same in every process
         names = [tool.qualified_name for tool in self.tools]
         by_name = sorted(range(len(names)), key=lambda i: (len(names[i]), names[i]))
         self._place = np.empty(len(names), dtype=np.int32)
         self._place[by_name] = np.arange(len(names), dtype=np.int32)
 
-    def find(self, query: str, role: Role | None = None, limit: int = 10) -> list[Tool]:
-        """The tools that have to do with `query`, best first; with `role`, as if there were no others than its."""
-        if role not in self._allowed or limit <= 0:
+    def find(
+        self, query: str, role: Role | Collection[Role] | None = None, limit: int = 10, server: str | None = None
+    ) -> list[Tool]:
+        """The tools that have to do with `query`, best first.
+
+        With `role` (or several) as if there were no others than those that it may call; with `server` its tools alone.
+        """
+        if not self.tools or limit <= 0:
             return []
-        scores = self._index.scores(wishes(query[:MAX_QUERY]), self._allowed[role])
-        if not self.tools:
-            return []
+        scores = self._index.scores(wishes(query[:MAX_QUERY]), self._allowed(role, server))
         best = np.flatnonzero(scores)
         if len(best) > limit:
             least = np.partition(scores[best], len(best) - limit)[len(best) - limit]
             best = best[scores[best] >= least]
         order = np.lexsort((self._place[best], -scores[best]))
         return [self.tools[i] for i in best[order][:limit]]
+
+    def _allowed(self, role: Role | Collection[Role] | None, server: str | None) -> Mask | None:
+        if role is None and server is None:
+            return None
+        roles = (role,) if isinstance(role, str) else role
+        allowed = np.full(len(self.tools), roles is None)
+        for each in roles or ():
+            if each in self._of_role:
+                allowed |= self._of_role[each]
+        return allowed if server is None else allowed & (self._server_of == self._servers.get(server, -1))
 
 
 class Finders:
