@@ -26,6 +26,7 @@ from gateway.approvals.rows import ApprovalRows
 from gateway.auth import Tokens
 from gateway.broker import Broker, Contexts, Journal
 from gateway.broker.scrub import Scrubber
+from gateway.broker.spool import Spool
 from gateway.catalog import Catalog
 from gateway.cell_check import CellChecks
 from gateway.chat import Chat
@@ -170,8 +171,10 @@ async def _start(
     await mcp.open()
     approvals = ApprovalRows(database)
     gate = Gate(approvals, settings, clock=clock, redact=scrubber.text)
-    broker = Broker(catalogue, Journal(database), contexts, settings.broker, observers, shapes.learn, gate)
+    journal = Journal(database, _spool(data_dir.path))
+    broker = Broker(catalogue, journal, contexts, settings.broker, observers, shapes.learn, gate)
     stack.push_async_callback(broker.close)
+    await journal.reads.recover(settings.broker.journal_s)  # kernels that are taken over later go on from there
     checker = await _checker(stack, settings, folder, registry)
     transcripts = TranscriptStore(data_dir.transcripts, scrubber.known)
     rows = SessionRows(database)
@@ -245,6 +248,13 @@ async def _database_url(stack: AsyncExitStack, settings: Settings, data_dir: Pat
     url = await postgres.start()
     stack.push_async_callback(postgres.stop)
     return url
+
+
+def _spool(data_dir: Path) -> Spool:
+    try:
+        return Spool(data_dir / "reads")
+    except OSError as error:
+        raise StartError(f"The folder {data_dir / 'reads'} cannot be used: {error.strerror}.") from error
 
 
 def _model(stack: AsyncExitStack, settings: Settings) -> ModelClient | str:

@@ -4,12 +4,13 @@ A read does no harm twice, so it need not wait for the disk as a write does. Its
 long, over one connection that many statements are under way on (libpq's pipeline mode,
 https://www.postgresql.org/docs/current/libpq-pipeline-mode.html). What must not be is a write whose arguments
 came from a read that the journal does not have: before a write is entered, and at the end of a cell, `flush` waits for
-the session's rows. Given up by that: a read whose row was on the way when the machine or this process was killed,
-milliseconds after its answer. It is read again where the cell is.
+the session's rows.
 
 Rows go out some at a time, and the large ones by a thread (`freight`), so that none stands in the way of its answer.
 Rows are kept here until the database has said that it has them, and are sent again over a new connection when one
-breaks; entering a row twice changes nothing.
+breaks; entering a row twice changes nothing. They are kept in a file, too (`spool`): when this process is killed, the
+gateway that comes next on its data folder sends them before it takes over the kernels. So a read that was answered is
+in the journal, whatever is killed. Given up: one whose row was on the way when the whole machine stopped.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from psycopg.pq.abc import PGconn
 from .freight import LARGE, PAUSES_S, Connect, Freight
 from .read_rows import ENTER, FORMATS, LAZY, Waiting
 from .read_rows import Read as Read
+from .spool import Fields, Segment, Spool
 
 log = structlog.get_logger(__name__)
 
@@ -51,8 +53,11 @@ class NotJournaled(Exception):
 class WriteBehind:
     """One connection for the rows of all sessions' reads. Opens it at the first."""
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, spool: Spool | None = None) -> None:
+        """`spool`: where rows outlive this process; None: they do not."""
         self._connect = connect
+        self._spool = spool
+        self._complained = False
         #: In the order in which they were sent, until they are confirmed.
         self._waiting: dict[Waiting, None] = {}
         self._sessions: dict[str, dict[Waiting, None]] = {}
@@ -66,14 +71,42 @@ class WriteBehind:
         self._freight = Freight(connect, self._confirmed)
         self._connecting: asyncio.Task[None] | None = None
 
+    async def recover(self, timeout_s: float) -> None:
+        """Send what a gateway before this one was killed with. What the database does not take in time goes on."""
+        if self._spool is None:
+            return
+        try:
+            left = await asyncio.to_thread(list, self._spool.left())
+        except OSError as error:
+            log.error("rows of reads that the gateway before left cannot be read", error=str(error))
+            return
+        found = [Waiting((row[0] or b"").decode(), row, sum(map(len, filter(None, row))), seg) for seg, row in left]
+        for waiting in found:
+            self._add(waiting)
+        if found:
+            log.info("rows of reads that the gateway before left", count=len(found))
+            await asyncio.wait([each.written for each in found], timeout=timeout_s)
+
     async def put(self, read: Read) -> None:
-        """The row is on its way when this returns. Waits only where too much is on its way already."""
+        """The row outlives this process, and is on its way, when this returns. Waits only where too much is already."""
         while self._weight > ROOM:
             self._room.clear()
             await self._room.wait()
-        waiting = Waiting(read, len(read.result or "") + len(read.table or b"") + len(read.args) + 1000)
+        weight = len(read.result or "") + len(read.table or b"") + len(read.args) + 1000
+        parameters, segment = self._keep(read) if weight < LARGE else await asyncio.to_thread(self._keep, read)
+        self._add(Waiting(read.key.session, parameters, weight, segment))
+
+    def _keep(self, read: Read) -> tuple[Fields, Segment | None]:
+        parameters = read.parameters()
+        try:
+            return parameters, None if self._spool is None else self._spool.keep(parameters)
+        except OSError as error:
+            self._complain(error)
+            return parameters, None
+
+    def _add(self, waiting: Waiting) -> None:
         self._waiting[waiting] = None
-        self._sessions.setdefault(read.key.session, {})[waiting] = None
+        self._sessions.setdefault(waiting.session, {})[waiting] = None
         self._weight += waiting.weight
         self._send(waiting)
 
@@ -101,8 +134,13 @@ class WriteBehind:
             self._turn.cancel()
         if self._line is not None:
             await self._line.close()
-        if self._waiting:
-            log.error("rows of reads are lost", count=len(self._waiting))
+        kept = sum(each.segment is not None for each in self._waiting)
+        if kept:
+            log.warning("rows of reads are left to the next gateway", count=kept)
+        if len(self._waiting) > kept:
+            log.error("rows of reads are lost", count=len(self._waiting) - kept)
+        if self._spool is not None:
+            self._spool.close()
 
     def _send(self, waiting: Waiting) -> None:
         if waiting.weight >= LARGE:
@@ -155,7 +193,12 @@ class WriteBehind:
         if waiting not in self._waiting:
             return
         del self._waiting[waiting]
-        session = waiting.read.key.session
+        if waiting.segment is not None and self._spool is not None:
+            try:
+                self._spool.done(waiting.segment)
+            except OSError as error:
+                self._complain(error)
+        session = waiting.session
         own = self._sessions[session]
         del own[waiting]
         if not own:
@@ -170,6 +213,12 @@ class WriteBehind:
             waiting.written.exception()  # looked at: nobody need wait for it
         else:
             waiting.written.set_result(None)
+
+    def _complain(self, error: OSError) -> None:
+        """Once: the rows go to the database all the same."""
+        if not self._complained:
+            self._complained = True
+            log.error("rows of reads would not outlive a kill: their file cannot be written", error=error.strerror)
 
     def _again(self, waiting: Waiting) -> None:
         if waiting in self._waiting and (self._line is not None or waiting.weight >= LARGE):
@@ -207,7 +256,7 @@ class _Line:
     def send(self, rows: Iterable[Waiting]) -> None:
         """Raises psycopg.Error where the connection is broken."""
         for waiting in rows:
-            self._pg.send_query_prepared(_NAME, waiting.read.parameters(), FORMATS)
+            self._pg.send_query_prepared(_NAME, waiting.parameters, FORMATS)
             self._pg.pipeline_sync()
             self._sent.append(waiting)
         self._flush()

@@ -97,7 +97,7 @@ class Freight:
 
 def _enter(pg: PGconn, waiting: Waiting) -> str:
     """Runs in the thread; libpq lets the others run meanwhile."""
-    result = pg.exec_params(ENTER, waiting.read.parameters(), param_formats=FORMATS)
+    result = pg.exec_params(ENTER, waiting.parameters, param_formats=FORMATS)
     if pg.status == ConnStatus.BAD:
         raise psycopg.OperationalError(pg.error_message.decode(errors="replace") or "the connection broke")
     if result.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):

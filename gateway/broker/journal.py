@@ -15,6 +15,7 @@ from .behind import WriteBehind
 from .errors import ErrorBody
 from .keys import CallKey as CallKey
 from .spent import Spent
+from .spool import Spool
 
 #: Set per statement. A read's row may be lost when the machine loses power; it is then read again. A write's row is on
 #: disk before the write goes out. In a CTE that the statement draws on, so that it costs no round trip.
@@ -110,10 +111,11 @@ class Made:
 class Journal:
     """Each statement may come to the database twice: where its answer was lost it is made again."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, spool: Spool | None = None) -> None:
+        """`spool`: where the rows of reads are until the database has them; None: in this process alone."""
         self._database = database
         #: The rows of reads, which are written behind them.
-        self.reads = WriteBehind(database.dedicated)
+        self.reads = WriteBehind(database.dedicated, spool)
 
     async def claim(self, key: CallKey, grant: Grant, effect: Effect, args: str, request: str = "") -> Row:
         """Enter the call, or find it where it was entered before; remember it under its kernel's id, `request`.

@@ -9,6 +9,7 @@ from datetime import datetime
 from gateway.types import CallState, Grant
 
 from .keys import CallKey
+from .spool import Fields, Segment
 
 #: Set for a connection that enters rows: one may be lost with the machine, so nothing waits for its disk.
 LAZY = b"SELECT set_config('synchronous_commit', 'off', false)"
@@ -52,7 +53,7 @@ class Read:
     batches: int = 0
     cost: float = 0.0
 
-    def parameters(self) -> list[bytes | bytearray | None]:
+    def parameters(self) -> Fields:
         """For `ENTER`, in order."""
         key, grant = self.key, self.grant
         texts: list[str | bytes | bytearray | None] = [
@@ -66,8 +67,11 @@ class Read:
 
 @dataclass(eq=False)
 class Waiting:
-    """A row that the database has not confirmed."""
+    """A row that the database has not confirmed: `parameters` of `ENTER`."""
 
-    read: Read
+    session: str
+    parameters: Fields
     weight: int
+    #: Where it is kept besides.
+    segment: Segment | None = None
     written: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())

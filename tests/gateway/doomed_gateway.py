@@ -22,7 +22,10 @@ POINTS: dict[str, tuple[int, ...]] = {
     "row before sent": (0,),
     "sent": (0,),
     "output": (0, 1, 4, 7),
-    "before journal": (0, 1, 2, 3),
+    "read before kept": (0,),
+    "read kept before answered": (0,),
+    "read answered before sent to journal": (0,),
+    "before journal": (0, 1, 2),
     "journaled": (0, 1, 2, 3),
     "executing before sent upstream": (0, 1, 2),
     "sent upstream before journaled": (0, 1, 2, 3),
@@ -81,6 +84,7 @@ class Death:
         setattr(owner, name, wrapped)
 
     def lie_in_wait(self) -> None:
+        from gateway.broker.behind import WriteBehind, _Line
         from gateway.broker.journal import Journal
         from gateway.broker.server import _Connection
         from gateway.cell_run import OutputStream
@@ -114,6 +118,10 @@ class Death:
 
         Channels.send = sent  # type: ignore[method-assign]
         self.before(OutputStream, "put", "output")
+        # the row of a read goes another way than those of writes
+        self.before(WriteBehind, "put", "read before kept")
+        self.after(WriteBehind, "put", "read kept before answered")
+        self.before(_Line, "send", "read answered before sent to journal")
         self.before(Journal, "claim", "before journal")
         self.after(Journal, "executing", "executing before sent upstream")
         self.after(_Connection, "_send", "answered")
