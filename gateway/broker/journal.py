@@ -17,8 +17,9 @@ from .keys import CallKey as CallKey
 from .spent import Spent
 from .spool import Spool
 
-#: Set per statement. A read's row may be lost when the machine loses power; it is then read again. A write's row is on
-#: disk before the write goes out. In a CTE that the statement draws on, so that it costs no round trip.
+#: Set per statement, in a CTE that the statement draws on, so that it costs no round trip. A read's row may be lost
+#: when the machine loses power; it is then read again. So may a write's until `executing`, which waits for the disk,
+#: and with it for all that was committed before.
 _DURABILITY = "durability AS MATERIALIZED (SELECT set_config('synchronous_commit', %(commit)s, true))"
 
 _CLAIM = f"""
@@ -121,6 +122,7 @@ class Journal:
         """Enter the call, or find it where it was entered before; remember it under its kernel's id, `request`.
 
         A write is entered as decided and goes out as executing; a read, which does no harm twice, as executing at once.
+        What is entered need not be on disk yet.
         """
         parameters: dict[str, Any] = {
             "session": key.session,
@@ -134,7 +136,7 @@ class Journal:
             "state": "executing" if effect == "read" else "decided",
             "tenant": grant.tenant,
             "principal": grant.principal,
-            "commit": _commit(effect),
+            "commit": "off",
             "request": request,
         }
         found = None
@@ -143,8 +145,13 @@ class Journal:
         return Row(**found)
 
     async def executing(self, row: Row) -> None:
-        """On disk when this returns: the write may go out."""
-        await self._database.fetch_one_surely(_EXECUTING, (row.id,))
+        """On disk when this returns: the write may go out.
+
+        Raises:
+            LookupError: the database went down and has lost the row; nothing may go out.
+        """
+        if await self._database.fetch_one_surely(_EXECUTING, (row.id,)) is None:
+            raise LookupError(f"call {row.id} is not in the journal any more")
 
     async def finish(
         self,
