@@ -8,6 +8,7 @@ length (https://www.sbert.net/docs/sentence_transformer/pretrained_models.html).
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,6 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+# Its Linux build reports sessions and models to its maker unless told not to before it is loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 from tokenizers import Tokenizer
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,45 @@ def test_the_sandbox_service_works(runtime: str, docker_host: str, sandbox_image
         assert "the sandbox image works" in done.stdout
     finally:
         compose(docker_host, "--profile", "check", "down", "--volumes", project=project, **told)
+
+
+def test_the_database_service_keeps_its_data(docker_host: str) -> None:
+    """Postgres' image is made, comes up with pgvector, lets nobody in without the password, and restarts."""
+    image = f"omniops-postgres-test:{secrets.token_hex(4)}"
+    project = f"omniops{secrets.token_hex(4)}"
+    told = {"POSTGRES_IMAGE": image, "POSTGRES_PASSWORD": "o'Brien"}
+    build = [DOCKER / "build-image", "postgres", "--tag", image, "--python", sys.executable]
+    environment = os.environ | {"DOCKER_HOST": docker_host}
+    done = subprocess.run(build, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    def psql(sql: str, password: str = told["POSTGRES_PASSWORD"]) -> subprocess.CompletedProcess[str]:
+        program = ["exec", "-T", "-e", f"PGPASSWORD={password}", "postgres", "psql", "-tA", "-h", "127.0.0.1"]
+        return compose(docker_host, *program, "-U", "omniops", "-c", sql, "omniops", project=project, **told)
+
+    def answers() -> bool:
+        return psql("SELECT 1").stdout == "1\n"
+
+    try:
+        assert compose(docker_host, "up", "-d", "postgres", project=project, **told).returncode == 0
+        wait_for(answers)
+        made = psql("CREATE EXTENSION vector; CREATE TABLE kept AS SELECT '[1,2]'::vector AS v")
+        assert made.returncode == 0, made.stderr
+        refused = psql("SELECT 1", password="another")
+        assert "password authentication failed" in refused.stderr
+        assert compose(docker_host, "restart", "postgres", project=project, **told).returncode == 0
+        wait_for(answers)
+        assert psql("SELECT v FROM kept").stdout == "[1,2]\n"
+    finally:
+        compose(docker_host, "down", "--volumes", project=project, **told)
+        subprocess.run(["docker", "rmi", "--force", image], env=environment, capture_output=True, timeout=60)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come up"
+        time.sleep(0.5)
 
 
 def test_setting_up_again_changes_nothing() -> None:

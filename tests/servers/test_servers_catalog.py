@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -90,6 +94,16 @@ async def test_a_real_stores_products_can_be_loaded(
     tools = bench.with_(database=database.tenant("wp"), embedder=embedder)
     hits = await tools.call("catalog.search_products", query="something warm with a hood", limit=3)
     assert any("Hoodie" in hit["name"] for hit in hits)
+
+
+def test_the_model_reports_to_nobody(tmp_path: Path) -> None:
+    """What its library would report it keeps in the home folder first."""
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    program = "import asyncio; from servers.catalog.embedding import MiniLm; asyncio.run(MiniLm().embed(['a']))"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], env=environment, check=True, timeout=60)
+    assert list(tmp_path.rglob("*")) == []
+    subprocess.run([sys.executable, "-c", "import onnxruntime"], env=environment, check=True, timeout=60)
+    assert list(tmp_path.rglob("*.db"))  # so it would be seen
 
 
 def test_a_stores_markup_and_missing_prices_become_plain_values() -> None:
