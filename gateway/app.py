@@ -7,6 +7,9 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
 
+from gateway.jupyter import documents
+from gateway.jupyter import routes as jupyter
+from gateway.jupyter import socket as channels
 from gateway.routes import approvals, chat, credentials, mcp_servers, operations, sessions, tools, transcripts
 from gateway.routes.access import principal
 from gateway.routes.limits import BodyLimit
@@ -32,10 +35,13 @@ def create_app(gateway: Gateway) -> FastAPI:
         redoc_url=None,
     )
     app.state.gateway = gateway
+    app.state.jupyter = gateway.jupyter
     install(app)
     app.add_middleware(BodyLimit, max_bytes=gateway.settings.server.max_request_mb * 2**20)
     for part in (sessions, chat, approvals, transcripts, operations, credentials, mcp_servers, tools):
         app.include_router(part.router)
+    for ours in (jupyter, documents, channels):
+        app.include_router(ours.router)
 
     @app.get("/v1/openapi.json", dependencies=[Depends(principal)], include_in_schema=False)
     async def openapi() -> JSONResponse:

@@ -12,6 +12,7 @@ from gateway.envelope import VARIABLES, shown
 from gateway.session_rows import RunningCell
 from gateway.transcripts.clean import plain
 from gateway.types import Event, EventSink
+from kernel_pool.channels import Request
 from kernel_pool.pool import Kernel
 from kernel_pool.sandbox.namespace import EXPRESSION
 from kernel_pool.types import CellResult, CellUnknown, KernelGone
@@ -88,6 +89,14 @@ async def execute_cell(
     except KernelGone as gone:
         return _dead(gone)
     return await _with_variables(kernel, result)
+
+
+async def execute_request(kernel: Kernel, code: str, request: Request, deadline_s: float) -> CellResult:
+    """The same for what a Jupyter client asks for; its variables are not looked at."""
+    try:
+        return await kernel.execute(code, deadline_s=deadline_s, request=request)
+    except KernelGone as gone:
+        return _dead(gone)
 
 
 async def resume_cell(kernel: Kernel, cell: RunningCell, stream: OutputStream) -> CellResult:

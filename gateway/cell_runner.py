@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from gateway.broker import Broker
 from gateway.cell_check import CellCheck, note_run, stopped
-from gateway.cell_run import OutputStream, execute_cell, resume_cell
+from gateway.cell_run import OutputStream, execute_cell, execute_request, resume_cell
 from gateway.checking.types import Check
 from gateway.envelope import Envelope, make_envelope
 from gateway.live_session import LiveSession, SessionKernels
@@ -17,6 +17,7 @@ from gateway.saving import save, settle
 from gateway.session_errors import SessionLost
 from gateway.session_rows import CellRow, RunningCell, SessionRows
 from gateway.types import CallRecord, CellRun
+from kernel_pool.channels import Request
 from kernel_pool.pool import Kernel
 from kernel_pool.types import CellResult
 
@@ -77,6 +78,20 @@ class CellRunner:
         later = check.after if check is not None and known is None else None
         return await self._to_its_end(live, cell, msg_id, result, stream, known, later)
 
+    async def run_request(self, live: LiveSession, cell: CellRow, request: Request, deadline_s: float) -> CellRun:
+        """A Jupyter client's execute_request as a cell: unchecked, and without an envelope, which is for models.
+
+        Raises:
+            SessionLost: there is no kernel.
+            NotSaved: what the session ran before cannot be saved.
+        """
+        session, kernel = live.grant.session, _kernel_of(live)
+        await settle(live)
+        await self._rows.begin_cell(session, cell, request.msg_id, deadline_s)
+        await self._broker.begin_cell(session, cell.id, deadline_s=deadline_s)
+        result = execute_request(kernel, cell.code, request, deadline_s)
+        return await self._to_its_end(live, cell, request.msg_id, result, self.stream(), told=False)
+
     async def resume(self, live: LiveSession, cell: RunningCell, stream: OutputStream) -> CellRun:
         """The rest of a cell that runs in an adopted kernel, its calls allowed already. Raises SessionLost."""
         result = resume_cell(_kernel_of(live), cell, stream)
@@ -91,8 +106,10 @@ class CellRunner:
         stream: OutputStream,
         check: Check | None = None,
         later: Callable[[], Awaitable[Check]] | None = None,
+        *,
+        told: bool = True,
     ) -> CellRun:
-        """`later`: for the check, where the cell did not wait for it."""
+        """`later`: for the check, where the cell did not wait for it. `told`: somebody reads the envelope."""
         session = live.grant.session
         calls: tuple[CallRecord, ...] = ()
         live.executing = True
@@ -111,7 +128,7 @@ class CellRunner:
         note_run(live.history, cell.code, result)
         if later is not None:
             check = await later()
-        envelope = await self._envelope(live, cell, result, calls, check)
+        envelope = await self._envelope(live, cell, result, calls, check) if told else Envelope("", 0)
         run = CellRun(
             session=session,
             cell=cell.id,

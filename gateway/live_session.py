@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -55,6 +55,8 @@ class LiveSession:
     #: What the cells of its kernel have made of its namespace, for the check of the next; and the advice it was given.
     history: History = field(default_factory=partial(History, whole=False))
     advised: set[str] = field(default_factory=set)
+    #: Variables that each of its kernels starts with.
+    env: Mapping[str, str] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -67,6 +69,8 @@ class SessionKernels:
         self._pool = pool
         self._broker = broker
         self._rows = rows
+        #: Told each kernel that a session gets, before anything runs in it.
+        self.told: list[Callable[[str, Kernel], None]] = []
 
     async def ready(self, live: LiveSession) -> None:
         """Make sure of a kernel that lives.
@@ -91,7 +95,7 @@ class SessionKernels:
     async def lease(self, live: LiveSession) -> None:
         """A fresh kernel, its broker socket armed. Raises KernelPoolError."""
         grant = live.grant
-        kernel = await self._pool.lease(live.profile, tenant=grant.tenant, note=grant.session)
+        kernel = await self._pool.lease(live.profile, tenant=grant.tenant, note=grant.session, env=live.env)
         try:
             await self._broker.arm(kernel.broker_path, live.grant)
         except BaseException:
@@ -99,6 +103,8 @@ class SessionKernels:
             raise
         live.kernel, live.lost, live.history = kernel, "", self._history()
         live.used = asyncio.get_running_loop().time()
+        for told in self.told:
+            told(grant.session, kernel)
 
     async def lose(self, live: LiveSession, why: str) -> None:
         """Take the kernel, dead or alive; the session is lost until it is restored."""

@@ -50,5 +50,7 @@ def configure(level: str, scrubber: Scrubber) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
+    # uvicorn takes a refused websocket for a mistake of ours
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "without completing handshake" not in str(record.msg))
     for name in _LOUD:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))

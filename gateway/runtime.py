@@ -9,6 +9,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,8 @@ from gateway.credentials.vault import Vault
 from gateway.data_dir import DataDir, DataDirError, remove_runtime_dir, runtime_dir
 from gateway.db import Database, DatabaseError
 from gateway.direct_steps import DirectSteps
+from gateway.jupyter.kernels import JupyterKernels
+from gateway.jupyter.rows import JupyterRows
 from gateway.kernels import pool_of
 from gateway.mcp_client.book import Book
 from gateway.mcp_client.config import ConfigError, read_configs
@@ -88,6 +91,8 @@ class Gateway:
     data_dir: DataDir
     vault: Vault
     contexts: Contexts
+    jupyter: JupyterKernels
+    started: datetime
     #: One line for people.
     isolation: str
 
@@ -190,6 +195,8 @@ async def _start(
     )
     stack.push_async_callback(sessions.close, settings.server.shutdown_grace_s, keep=keep)
     stack.callback(gate.close)  # first: a cell that waits for a person ends in order
+    jupyter = JupyterKernels(JupyterRows(database), sessions, settings, profile_for(settings, "analyst"))
+    stack.push_async_callback(jupyter.close)
     await sessions.adopt()
     steps = DirectSteps(sessions, broker)
     resumer = Resumer(
@@ -235,6 +242,8 @@ async def _start(
         data_dir=data_dir,
         vault=vault,
         contexts=contexts,
+        jupyter=jupyter,
+        started=datetime.now(UTC),
         isolation=isolation,
     )
 

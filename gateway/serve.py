@@ -20,6 +20,8 @@ from gateway.settings import ServerSettings, Settings
 log = structlog.get_logger(__name__)
 
 _BACKLOG = 512
+#: A client that takes nothing for this long is cut off, milliseconds.
+_STALL_MS = 60_000
 
 
 class _Server(uvicorn.Server):
@@ -60,6 +62,13 @@ async def serve(settings: Settings, ready: Callable[[Gateway, Running], None]) -
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # it would write the tokens of websockets' addresses into the log
+                log_level="warning",
+                ws="websockets-sansio",
+                ws_max_size=settings.jupyter.message_mb * 2**20,
+                ws_ping_interval=settings.server.heartbeat_s,
+                ws_ping_timeout=None,
+                ws_per_message_deflate=False,
                 timeout_graceful_shutdown=max(1, round(settings.server.shutdown_grace_s)),
             )
             server = _Server(config)
@@ -87,6 +96,7 @@ def _listen(settings: ServerSettings) -> socket.socket:
         raise StartError(f"server.host {settings.host!r} cannot be listened on: {error.strerror}.") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALL_MS)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import structlog
@@ -24,6 +24,7 @@ from gateway.live_session import Job, LiveSession, SessionKernels
 from gateway.saving import save, settle
 from gateway.session_book import SessionBook
 from gateway.session_errors import BadCell, NotSaved, SessionBusy, SessionEnded
+from gateway.session_requests import SessionRequests
 from gateway.session_rows import CellRow, SessionInfo, SessionRows
 from gateway.settings import CellSettings
 from gateway.transcripts.clean import clean_text
@@ -74,6 +75,10 @@ class Sessions:
         self.get, self.list = self._book.get, self._book.list
         self.cell, self.cells = self._book.cell, self._book.cells
         self._tasks: set[asyncio.Task[Any]] = set()
+        #: For Jupyter's clients; whom to tell of kernels; whether a session that runs nothing is in use all the same.
+        self.requests = SessionRequests(self._book, self._kernels, self._runner, pool, broker, self._queue)
+        self.told = self._kernels.told
+        self.in_use: Callable[[str], bool] = lambda session: False
 
     async def create(
         self,
@@ -85,13 +90,15 @@ class Sessions:
         customer: int | None = None,
         profile: str | None = None,
         kernel: bool = True,
+        env: Mapping[str, str] | None = None,
     ) -> SessionInfo:
         """A new session. With `kernel` one is leased now, else by the first cell. `profile`: None for the role's.
+        `env`: variables that its kernels start with; a later gateway does not know them.
 
         Raises:
             UnknownProfile
             QuotaExceeded: the tenant has as many kernels as it may.
-            KernelPoolError: no kernel is to be had.
+            KernelPoolError: no kernel is to be had, or not with these variables.
             OSError: the transcript cannot be written.
         """
         profile = self._pool.profile(profile or self._profile_for(role)).name
@@ -101,6 +108,7 @@ class Sessions:
             id, tenant=tenant, principal=principal, role=role, profile=profile, title=title, customer=customer
         )
         live = await self._book.take_in(info)
+        live.env = dict(env or {})
         try:
             await live.transcript.add()
             if kernel:
@@ -280,7 +288,8 @@ class Sessions:
             await asyncio.sleep(min(_REAP_EVERY_S, idle_s))
             now = asyncio.get_running_loop().time()
             for live in list(self._book.live.values()):
-                if live.kernel is not None and not live.cells and now - live.used > idle_s:
+                idle = live.kernel is not None and not live.cells and now - live.used > idle_s
+                if idle and not self.in_use(live.grant.session):
                     await self._take_idle(live, idle_s)
 
     async def keep_saving(self) -> None:

@@ -22,6 +22,7 @@ from .settings_approvals import ApprovalSettings, ApproverSettings, WriteCaps
 from .settings_calls import BrokerSettings, McpSettings, ObservingSettings
 from .settings_errors import explain, explain_json, explain_variables
 from .settings_group import Group
+from .settings_jupyter import JupyterSettings
 from .settings_kernels import CellSettings, CheckSettings, DockerSettings, PoolSettings, ProfileSettings
 from .settings_tenants import ShopSettings, SupabaseSettings, TenantSettings
 
@@ -37,6 +38,7 @@ __all__ = [
     "CredentialSettings",
     "DatabaseSettings",
     "DockerSettings",
+    "JupyterSettings",
     "McpSettings",
     "ModelSettings",
     "ObservingSettings",
@@ -134,6 +136,7 @@ class Settings(BaseSettings):
     pool: PoolSettings = PoolSettings()
     docker: DockerSettings = DockerSettings()
     cell: CellSettings = CellSettings()
+    jupyter: JupyterSettings = JupyterSettings()
     check: CheckSettings = CheckSettings()
     broker: BrokerSettings = BrokerSettings()
     observing: ObservingSettings = ObservingSettings()

@@ -75,6 +75,20 @@ def decode(data: bytes | msgspec.Raw, type: type[T]) -> T | None:
         return None
 
 
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A message that somebody else made, to be sent as it is; its four parts are JSON objects.
+
+    `sent` is set when it is on its way to the kernel.
+    """
+
+    channel: Channel
+    msg_id: str
+    parts: tuple[bytes, bytes, bytes, bytes]
+    buffers: tuple[bytes, ...] = ()
+    sent: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 @dataclass
 class Listener:
     """Who waits for the answers to one request. Neither callback may raise."""
@@ -98,6 +112,7 @@ class Channels:
         self._connections: dict[Channel, Connection] = {}
         self._listeners: dict[str, Listener] = {}
         self._subscribers: list[Callable[[Message], None]] = []
+        self._watchers: list[Callable[[Incoming], None]] = []
         self._welcome = asyncio.Event()
         #: Messages that were dropped because they were malformed, unsigned or too large.
         self.refused = 0
@@ -188,10 +203,22 @@ class Channels:
         connection.send([_DELIMITER, self._sign(parts), *parts, *buffers])
         return msg_id
 
+    def forward(self, request: Request) -> None:
+        """Send a message that somebody else made, signed. Raises KernelPoolError if the channels are closed."""
+        connection = self._connections.get(request.channel)
+        if connection is None or self.closed.done():
+            raise KernelPoolError(f"the kernel's {request.channel} channel is closed")
+        connection.send([_DELIMITER, self._sign(request.parts), *request.parts, *request.buffers])
+        request.sent.set()
+
     def new_id(self) -> str:
         """An id for a message that is to be sent."""
         self._count += 1
         return f"{self._session}_{self._count}"
+
+    def is_own(self, msg_id: str) -> bool:
+        """Whether `msg_id` was made by `new_id`, or could be."""
+        return msg_id.startswith(self._session)
 
     async def request(
         self,
@@ -246,6 +273,11 @@ class Channels:
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback)
 
+    def watch(self, callback: Callable[[Incoming], None]) -> Callable[[], None]:
+        """As `subscribe`, but the messages come packed."""
+        self._watchers.append(callback)
+        return lambda: self._watchers.remove(callback)
+
     def _sign(self, parts: Sequence[bytes]) -> bytes:
         signature = self._hmac.copy()
         for part in parts:
@@ -272,6 +304,8 @@ class Channels:
         try:
             if waiting is not None:
                 waiting.receive(incoming)
+            for watcher in tuple(self._watchers):
+                watcher(incoming)
             if self._subscribers and (message := incoming.unpack()) is not None:
                 for subscriber in tuple(self._subscribers):
                     subscriber(message)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from kernel_pool.catch_up import catch_up, overtake, reply_again
 from kernel_pool.cell import Run, Stop
-from kernel_pool.channels import Channels, Listener
+from kernel_pool.channels import Channels, Listener, Request
 from kernel_pool.outputs import Sink
 from kernel_pool.stdin import Answers, Ask
 from kernel_pool.types import CellResult, CellUnknown, Exit, ExitReason, Json, KernelPoolError, Limits
@@ -43,6 +43,7 @@ async def execute(
     msg_id: str | None = None,
     silent: bool = False,
     ask: Ask | None = None,
+    request: Request | None = None,
 ) -> CellResult:
     """Run `code` and return what came of it, whatever the kernel does.
 
@@ -50,7 +51,9 @@ async def execute(
     not stop within `interrupt_grace_s`, `kill` is called. `exited` is done when the kernel's process has ended; it is
     never cancelled here. `msg_id`: by which `resume` finds the cell again. With `silent` it is no cell: it is not in
     the history, and the kernel keeps the messages of the cell before. `ask` answers the cell's `input()`; without it
-    that is an error there. Raises nothing of its own; if this call is cancelled, the cell goes on in the kernel.
+    that is an error there. `request`: a client's own execute_request that asks for `code`, sent as it is; who answers
+    its `input()` is the client's matter. Raises nothing of its own; if this call is cancelled, the cell goes on in the
+    kernel.
     """
     run = Run(limits, on_output)
     started, interrupts = datetime.now(UTC), channels.interrupts
@@ -64,11 +67,14 @@ async def execute(
     }
     # the kernel is to run it once, even if a gateway that died had sent it too
     metadata: dict[str, Json] = {"cellId": cell_id, "once": msg_id is not None}
-    msg_id = msg_id or channels.new_id()
+    msg_id = request.msg_id if request is not None else msg_id or channels.new_id()
     answers = Answers(channels, ask)
     with answers, channels.listening(msg_id, Listener(answers.beside(run.receive), run.oversized)):
         try:
-            channels.send("shell", "execute_request", content, metadata=metadata, msg_id=msg_id)
+            if request is not None:
+                channels.forward(request)
+            else:
+                channels.send("shell", "execute_request", content, metadata=metadata, msg_id=msg_id)
         except KernelPoolError:
             run.ended.set_result(None)  # the kernel is gone: the wait below says how
         hold = _Hold(run, channels, exited, interrupt, kill, interrupt_grace_s)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from kernel_pool.channels import Channels
+from kernel_pool.channels import Channels, Request
 from kernel_pool.execution import execute, resume
 from kernel_pool.outputs import Sink
 from kernel_pool.place import Process
@@ -51,13 +51,25 @@ class Kernel:
     @contextlib.asynccontextmanager
     async def in_use(self) -> AsyncIterator[None]:
         """Hold the kernel thawed and out of the pool's upkeep for as long as the block runs. Raises KernelGone."""
+        await self.hold()
+        try:
+            yield
+        finally:
+            self.let_go()
+
+    async def hold(self) -> None:
+        """As `in_use`, until `let_go`. Raises KernelGone, and holds nothing then."""
         self._users += 1
         try:
             await self._thaw()
-            yield
-        finally:
-            self._users -= 1
-            self.used = asyncio.get_running_loop().time()
+        except BaseException:
+            self.let_go()
+            raise
+
+    def let_go(self) -> None:
+        """The end of one `hold`."""
+        self._users -= 1
+        self.used = asyncio.get_running_loop().time()
 
     async def execute(
         self,
@@ -70,6 +82,7 @@ class Kernel:
         msg_id: str | None = None,
         silent: bool = False,
         ask: Ask | None = None,
+        request: Request | None = None,
     ) -> CellResult:
         """Run a cell; see `execution.execute`. Raises KernelGone when the kernel ended before the cell began."""
         if self.exited.done():
@@ -90,6 +103,7 @@ class Kernel:
                 msg_id=msg_id,
                 silent=silent,
                 ask=ask,
+                request=request,
             )
 
     async def resume(

@@ -12,6 +12,9 @@ import counting
 import httpx
 import pytest
 from broker_world import World
+from jupyter_world import http as http
+from jupyter_world import jupyter as jupyter
+from jupyter_world import kernel as kernel
 
 from gateway.db import Database
 from gateway.settings import load_settings

@@ -1,0 +1,135 @@
+"""The kernels that Jupyter clients made here: each is a session of the platform, its id the session's as a UUID."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Mapping
+
+import structlog
+
+from gateway.jupyter.hub import About, Hub
+from gateway.jupyter.rows import JupyterRows
+from gateway.session_errors import SessionNotFound
+from gateway.sessions import Sessions
+from gateway.settings import Settings
+from kernel_pool.kernel import Kernel
+from kernel_pool.types import Profile, UnknownProfile
+
+log = structlog.get_logger(__name__)
+
+#: What notebooks ask for that were written elsewhere; it stands for the profile of role analyst.
+USUAL = "python3"
+
+
+class JupyterKernels:
+    """All of this gateway's. Methods belong to one event loop."""
+
+    def __init__(self, rows: JupyterRows, sessions: Sessions, settings: Settings, usual: str) -> None:
+        """`usual`: the profile that `python3` stands for."""
+        self.rows = rows
+        self._sessions = sessions
+        self._settings = settings
+        self._usual = usual
+        self._hubs: dict[str, Hub] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        sessions.told.append(self._bind)
+        sessions.in_use = self._in_use
+
+    def specs(self, profiles: tuple[Profile, ...]) -> dict[str, Profile]:
+        """What a client may ask for, by name; the first is the default."""
+        usual = next((profile for profile in profiles if profile.name == self._usual), profiles[0])
+        return {USUAL: usual, **{profile.name: profile for profile in profiles}}
+
+    async def start(
+        self, tenant: str, principal: str, name: str, profiles: tuple[Profile, ...], env: Mapping[str, str], title: str
+    ) -> Hub:
+        """A new kernel, in a session of its own. `name`: a kernelspec, "" for the default.
+
+        Raises:
+            UnknownProfile, BadInjection, QuotaExceeded
+            KernelPoolError: no kernel is to be had.
+            OSError: the transcript cannot be written.
+        """
+        name = name or USUAL
+        profile = self.specs(profiles).get(name)
+        if profile is None:
+            names = ", ".join(self.specs(profiles))
+            raise UnknownProfile(f"there is no kernelspec {name[:64]!r}; there are: {names}")
+        info = await self._sessions.create(
+            tenant, principal, "analyst", title, profile=profile.name, env=env or None, kernel=True
+        )
+        try:
+            await self.rows.add_kernel(info.id, name)
+        except BaseException:
+            await self._sessions.end(info.id)
+            raise
+        return self._hub(About(info.id, tenant, name))
+
+    def all(self, tenant: str | None) -> list[Hub]:
+        """Those at hand, of one tenant or of all."""
+        return [hub for hub in self._hubs.values() if tenant is None or hub.about.tenant == tenant]
+
+    async def find(self, id: str, tenant: str | None) -> Hub:
+        """A kernel by its id. `tenant`: the caller's; one of another tenant is not found. Raises SessionNotFound."""
+        try:
+            session = uuid.UUID(id).hex
+        except ValueError:
+            raise SessionNotFound(id) from None
+        hub = self._hubs.get(session)
+        if hub is not None:
+            if tenant is not None and hub.about.tenant != tenant:
+                raise SessionNotFound(id)
+            return hub
+        row = await self.rows.kernel(session, tenant)
+        if row is None:
+            raise SessionNotFound(id)
+        return self._hub(About(row.session, row.tenant, row.name))
+
+    async def end(self, hub: Hub) -> None:
+        """End a kernel and its session."""
+        with contextlib.suppress(SessionNotFound):
+            await self._sessions.end(hub.about.session)
+        await self._drop(hub)
+
+    async def close(self) -> None:
+        """Let every client go."""
+        hubs, self._hubs = list(self._hubs.values()), {}
+        for hub in hubs:
+            await hub.close("the gateway stops")
+
+    def _hub(self, about: About) -> Hub:
+        hub = self._hubs.get(about.session)
+        if hub is None:
+            hub = self._hubs[about.session] = Hub(about, self._sessions, self._settings, self._over)
+            kernel = self._sessions.kernel(about.session)
+            if kernel is not None:
+                hub.bind(kernel)
+            elif self._sessions.requests.lost(about.session):
+                hub.state = "dead"
+        return hub
+
+    def _bind(self, session: str, kernel: Kernel) -> None:
+        hub = self._hubs.get(session)
+        if hub is not None:
+            hub.bind(kernel)
+
+    def _in_use(self, session: str) -> bool:
+        hub = self._hubs.get(session)
+        return hub is not None and hub.connections > 0
+
+    def _over(self, hub: Hub) -> None:
+        task = asyncio.create_task(self._drop(hub))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drop(self, hub: Hub) -> None:
+        if self._hubs.get(hub.about.session) is hub:
+            del self._hubs[hub.about.session]
+        await hub.close("the kernel has ended")
+
+
+def kernel_id(session: str) -> str:
+    """As Jupyter clients know a session's kernel."""
+    return str(uuid.UUID(session))
