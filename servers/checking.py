@@ -75,6 +75,8 @@ def check_foreign_result(name: str, qualified_name: str, foreign: Foreign, value
         OutputSchemaError
     """
     for problem in foreign.result_problems(value):
+        if foreign.broken is not None:
+            foreign.broken()
         at = "".join(f"[{step!r}]" for step in problem.path[:10])
         raise OutputSchemaError(
             f"{name}: the result{at} does not fit the schema that its server declares: {problem.words}",

@@ -77,7 +77,7 @@ class Connection:
         self._closing = asyncio.Event()
         self._changed = self._leaving = False
         self._broken: Unusable | None = None
-        self._logged = ""
+        self._logged = self._failed = ""
         self._ending = Ending(self._wake)
         self._failures = self._calls = 0
         self._not_before = self._used = self._since_ready = 0.0
@@ -156,7 +156,7 @@ class Connection:
         self._broken, self._ending, self._since_ready, self._leaving = None, Ending(self._wake), 0.0, False
         self._ready = asyncio.get_running_loop().create_future()
         self._ready.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._become("connecting")
+        self._become("connecting", f"at the last attempt {self._failed}" if self._failed else "")
         self._task = asyncio.create_task(self._live(self._ready, self._ending))
 
     @property
@@ -198,8 +198,10 @@ class Connection:
             self._become("idle")
             problem = Unusable("its connection has ended")
         else:
-            self._not_before = asyncio.get_running_loop().time() + self._pause()
+            asked = min(problem.retry_s, self._settings.backoff_maximum_s)
+            self._not_before = asyncio.get_running_loop().time() + max(self._pause(), asked)
             self._become("needs login" if isinstance(problem, NeedsLogin) else "down", str(problem))
+            self._failed = self.detail
             if not self._closing.is_set() and self.detail != self._logged:
                 self._logged = self.detail
                 log.warning("MCP server cannot be used", server=self._config.name, reason=self.detail)
@@ -217,16 +219,19 @@ class Connection:
 
     async def _hold(self, ready: asyncio.Future[Client], answers: Answers, ending: Ending) -> None:
         async with AsyncExitStack() as stack:
-            async with asyncio.timeout(self._settings.connect_s):
-                client = await self._open(stack, answers, ending)
-                listing = await list_tools(client, self._settings)
-                await self._listed(listing)
+            try:
+                async with asyncio.timeout(self._settings.connect_s):
+                    client = await self._open(stack, answers, ending)
+                    listing = await list_tools(client, self._settings)
+                    await self._listed(listing)
+            except TimeoutError:  # said now: a program that is ended for it has a status as well
+                raise answers.problem() or Unusable(self._silent) from None
             listen = asyncio.create_task(self._listen(client))
             stack.callback(listen.cancel)
             self._client = client
             self._used = self._since_ready = asyncio.get_running_loop().time()
             self._become("ready")
-            self._logged = ""
+            self._logged = self._failed = ""
             ready.set_result(client)
             try:
                 await self._watch(client, ending)
@@ -290,6 +295,10 @@ class Connection:
                 async with asyncio.timeout_at(until):
                     await self._wake.wait()
 
+    @property
+    def _silent(self) -> str:
+        return f"it did not answer within {self._settings.connect_s:g} s"
+
     def _become(self, state: State, detail: str = "") -> None:
         self.state, self.detail, self.since = state, one_line(self._clean(detail), 300), datetime.now(UTC)
 
@@ -306,7 +315,7 @@ class Connection:
         for cause in causes:
             match cause:
                 case TimeoutError():
-                    return Unusable(f"it did not answer within {self._settings.connect_s:g} s")
+                    return Unusable(self._silent)
                 case httpx2.ConnectError():
                     return Unusable("nothing answers at its address")
                 case httpx2.HTTPError():

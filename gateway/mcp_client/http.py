@@ -38,10 +38,17 @@ class Answers:
         if self.status == 403:
             return NeedsLogin("it refuses this login (403)")
         if self.status == 429:
-            return Unusable("it asks to wait (429)")
+            problem = Unusable("it asks to wait (429)")
+            problem.retry_s = self._retry_s
+            return problem
         if self.status:
             return Unusable(f"it answers with status {self.status}")
         return None
+
+    @property
+    def _retry_s(self) -> float:
+        """In seconds; where it names a date, or nothing, the usual pause has to do."""
+        return float(self.retry_after) if self.retry_after.isascii() and self.retry_after.isdigit() else 0.0
 
     @property
     def unknown_method(self) -> bool:

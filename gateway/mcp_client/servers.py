@@ -17,6 +17,7 @@ from gateway.settings import McpSettings
 from gateway.tool_catalogue import Catalogue
 from servers.context import ToolContext
 from servers.errors import NothingDone, ToolDenied, ToolError, ToolNotFound, UpstreamError
+from servers.foreign.words import one_line
 
 from .book import Book, Pin, ToolKey
 from .config import ServerConfig
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 #: Servers that are looked at at once after a start.
 _STARTS = 4
+#: Tools with flawed answers that a server's notes name.
+_FLAWS = 10
 #: Says whose a connection is that only learns what a server offers.
 _NOBODY = ""
 
@@ -53,7 +56,9 @@ class McpServers:
         self._clean = clean
         self._connections: dict[tuple[ServerConfig, str], Connection] = {}
         self._listings: dict[ServerConfig, Listing] = {}
-        self._snapshots = Snapshots(self.configs, book, catalogue, self._call)
+        self._snapshots = Snapshots(self.configs, book, catalogue, self._call, self._broke_schema)
+        #: What is wrong with the answers of a tool, by its server's name, since somebody reconnected the server.
+        self._flaws: dict[ServerConfig, dict[str, str]] = {}
         self._starts = asyncio.Semaphore(_STARTS)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -93,11 +98,12 @@ class McpServers:
         program = self._listings[config].program if config in self._listings else ""
         pins = self.book.of_server(config.owner, config.module)
         rulings = [self.book.ruling(tenant or config.owner, pin) for pin in pins if pin.listed]
-        notes = (*notes, *self._snapshots.notes.get(config, ()))
+        notes = (*notes, *self._snapshots.notes.get(config, ()), *self._flawed(config))
         return status_of(config, seen, pins, rulings, program, tuple(self._clean(note) for note in notes))
 
     async def reconnect(self, config: ServerConfig, tenant: str | None) -> None:
         """Try now, whatever pause there is; a connection that is up has its list of tools read again."""
+        self._flaws.pop(config, None)
         for (of, whose), connection in list(self._connections.items()):
             if of == config and (tenant is None or whose in (_NOBODY, tenant)):
                 await connection.close()
@@ -174,8 +180,18 @@ class McpServers:
         except Unusable as problem:
             raise _unusable(config, connection, problem) from None
         except (MCPError, ValidationError, TimeoutError, OSError, RuntimeError) as error:
+            if isinstance(error, ValidationError):
+                self._flaws.setdefault(config, {})[key.name] = "the protocol"
             raise self._cleaned(error_of(error, config.name)) from None
         return value_of(result)
+
+    def _broke_schema(self, config: ServerConfig, name: str) -> None:
+        self._flaws.setdefault(config, {})[name] = "the schema that it declares itself"
+
+    def _flawed(self, config: ServerConfig) -> list[str]:
+        """In words of ours: results are one tenant's, and these are shown to all."""
+        found = sorted(self._flaws.get(config, {}).items())[:_FLAWS]
+        return [f"{one_line(name, 60)!r} has answered against {what}: OutputSchemaError" for name, what in found]
 
     def _live(self) -> int:
         return sum(each.state in ("ready", "connecting") for each in self._connections.values())
@@ -207,6 +223,6 @@ def _unusable(config: ServerConfig, connection: Connection, problem: Unusable) -
     message = f"The MCP server {config.name} cannot be used: {problem}."
     if isinstance(problem, NeedsLogin):
         return NothingDone(message, hint="Whoever runs the gateway sees what to do with: omniops mcp status")
-    error = NothingDone(message, data={"retry_after": round(connection.retry_s, 1)})
+    error = NothingDone(message, data={"retry_after": round(max(problem.retry_s, connection.retry_s), 1)})
     error.retryable = True
     return error

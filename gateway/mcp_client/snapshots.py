@@ -23,11 +23,20 @@ Call: TypeAlias = Callable[[ServerConfig, str, ToolContext, dict[str, Any]], Awa
 class Snapshots:
     """Makes each definition a tool once, and a new snapshot when something has changed."""
 
-    def __init__(self, configs: Sequence[ServerConfig], book: Book, catalogue: Catalogue, call: Call) -> None:
+    def __init__(
+        self,
+        configs: Sequence[ServerConfig],
+        book: Book,
+        catalogue: Catalogue,
+        call: Call,
+        broken: Callable[[ServerConfig, str], None],
+    ) -> None:
+        """`broken` is told of a tool, by its server's name, whose result did not fit what the server declares."""
         self._configs = configs
         self._book = book
         self._catalogue = catalogue
         self._call = call
+        self._broken = broken
         self._made: dict[tuple[ServerConfig, str, str], Tool | str] = {}
         self._lock = asyncio.Lock()
         #: What could not be taken over, by server, for people.
@@ -72,7 +81,9 @@ class Snapshots:
         if key not in self._made:
             await asyncio.sleep(0)
             try:
-                made = foreign_tool(config.module, pin.definition, call=partial(self._call, config, pin.key.name))
+                name = pin.key.name
+                call, broken = partial(self._call, config, name), partial(self._broken, config, name)
+                made = foreign_tool(config.module, pin.definition, call=call, broken=broken)
             except ForeignToolError as error:
                 self._made[key] = str(error)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,8 @@ class Foreign:
     notes: tuple[str, ...] = ()
     #: Results that the return type was learned from; 0 where it is declared, or unknown.
     observed: int = 0
+    #: Told when a result does not fit what its server declares.
+    broken: Callable[[], None] | None = field(default=None, compare=False, repr=False)
 
     def to_wire(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments as the server names them."""

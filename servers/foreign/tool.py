@@ -39,11 +39,13 @@ def foreign_tool(
     revert: str = "",
     limits: SchemaLimits = LIMITS,
     shared: Shaper | None = None,
+    broken: Callable[[], None] | None = None,
 ) -> Tool:
     """The tool `server.<name>`, its names mapped where they are no identifiers.
 
     `call` gets arguments that fit the definition's schema; its result is checked against the declared output schema.
     With `shared` the definition's schemas are normal already, and its types are among those of a whole document.
+    `broken` is told when a result does not fit.
 
     Raises:
         ForeignToolError: the schema is none, is too large, or two of its parameters become one.
@@ -66,6 +68,7 @@ def foreign_tool(
         types=tuple(read.records.values()),
         spread=spread,
         notes=read.notes,
+        broken=broken,
     )
 
     async def implementation(ctx: ToolContext, /, **args: Any) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,14 +14,17 @@ from typing import Any
 import httpx
 import nbformat
 from own_database import own_database as own_database
+from served_gateway import ROLES
+from served_gateway import ServedGateway as ServedGateway
+from served_gateway import environment as environment
+from served_gateway import omniops as omniops
+from served_gateway import served as served
 
 from demo.model.script import Script, save
 from gateway.settings import Settings, load_settings
 
 KEY, SECRET, CONTROL = "ck_0123456789abcdef", "cs_fedcba9876543210", "double-0123456789"
 MODEL_KEY = "sk-model-0123456789"
-#: One profile for all: one template.
-ROLES = ["agent", "analyst", "operator"]
 
 
 @dataclass(frozen=True)
@@ -91,76 +92,6 @@ def notebook_of(data_dir: Path, session: str, tenant: str = "shop") -> Any:
     node = nbformat.read(data_dir / "transcripts" / tenant / f"{session}.ipynb", as_version=4)
     nbformat.validate(node)
     return node
-
-
-@dataclass
-class ServedGateway:
-    """`omniops serve` in a process of its own."""
-
-    process: subprocess.Popen[str]
-    url: str
-    token: str
-    printed: str
-    data_dir: Path
-
-    def client(self, token: str | None = None) -> httpx.Client:
-        headers = {"authorization": f"Bearer {token or self.token}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
-
-    def stop(self) -> int:
-        """As a service manager does; the exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-
-def environment(database_url: str = "", **more: str) -> dict[str, str]:
-    """A clean environment for the product's programs; small and quick, tenants `shop` and `other`."""
-    ours = ("OMNIOPS_", "OPENAI_", "DATABASE_URL", "CI")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    settings = {
-        "DATABASE_URL": database_url,
-        "OMNIOPS_POOL__PROVISIONER": "local",
-        "OMNIOPS_POOL__WARM": "1",
-        "OMNIOPS_POOL__PRELOAD": "[]",
-        "OMNIOPS_POOL__PROFILES": json.dumps({"agent": {"roles": ROLES}}),
-        "OMNIOPS_SERVER__HEARTBEAT_S": "0.2",
-        "OMNIOPS_SERVER__SHUTDOWN_GRACE_S": "2",
-        "OMNIOPS_SERVER__MAX_REQUEST_MB": "1",
-        "OMNIOPS_TENANTS__SHOP__TOKEN": "the-shops-own-token",
-        "OMNIOPS_TENANTS__OTHER__TOKEN": "the-others-own-token",
-    }
-    return kept | {name: value for name, value in (settings | more).items() if value}
-
-
-def omniops(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The command line, to its end."""
-    command = [sys.executable, "-m", "gateway.cli", *arguments]
-    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
-
-
-@contextmanager
-def served(data_dir: Path, env: dict[str, str], *options: str) -> Iterator[ServedGateway]:
-    """A gateway that is ready; ended, if the test has not."""
-    command = [sys.executable, "-m", "gateway.cli", "serve", "--port", "0", "--data-dir", str(data_dir), *options]
-    with (
-        open(data_dir.with_name(f"{data_dir.name}.log"), "a") as log,
-        subprocess.Popen(
-            command, env=env, cwd=data_dir.parent, stdout=subprocess.PIPE, stderr=log, text=True
-        ) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            printed = ""
-            while "Stop it" not in printed:
-                line = process.stdout.readline()
-                assert line, f"the gateway did not start: {Path(log.name).read_text()}"
-                printed += line
-            url, _, token = printed.partition("http://")[2].split()[0].partition("/?token=")
-            yield ServedGateway(process, f"http://{url}", token, printed, data_dir)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(30)
 
 
 @contextmanager

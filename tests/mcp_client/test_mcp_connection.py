@@ -134,10 +134,10 @@ async def test_a_server_that_does_not_start_says_so_and_is_left_alone_for_a_whil
 
 
 async def crashed(made: Connection) -> None:
-    """Twice in a row: after the first time there is no pause."""
-    for _ in range(2):
-        with pytest.raises(MCPError):
-            await made.call("write-line", {"text": "crash before"})
+    """Twice in a row, that is: after the first time there is no pause."""
+    made._failures = 1
+    with pytest.raises(MCPError):
+        await made.call("write-line", {"text": "crash before"})
 
 
 async def test_a_call_waits_for_a_server_that_is_about_to_be_started_again(tmp_path: Path) -> None:
@@ -151,12 +151,11 @@ async def test_a_call_waits_for_a_server_that_is_about_to_be_started_again(tmp_p
 
 
 async def test_a_call_waits_for_no_longer_than_it_is_told_and_not_beyond_the_end(tmp_path: Path) -> None:
-    async with connection(stdio(tmp_path), backoff_s=30, wait_s=29) as made:
+    async with connection(stdio(tmp_path), backoff_s=300, wait_s=100) as made:
         await crashed(made)
         with pytest.raises(Unusable, match="tried again in"):
             await made.call("add", {"a": 1, "b": 1})
-    async with connection(stdio(tmp_path), backoff_s=3600, wait_s=36000) as made:
-        await crashed(made)
+        made._settings = made._settings.model_copy(update={"wait_s": 1000})
         waiting = asyncio.create_task(made.call("add", {"a": 1, "b": 1}))
         await asyncio.sleep(0.1)
         assert not waiting.done()
@@ -190,6 +189,16 @@ async def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path) -> None
         with pytest.raises(Unusable, match="did not answer within"):
             await made.connected()
         assert made.state == "down"
+
+
+async def test_a_program_that_does_not_answer_is_ended(tmp_path: Path) -> None:
+    script = "echo $$ > pid; sleep 1000 & wait"
+    async with connection(Stdio("sh", ("-c", script), {}, str(tmp_path)), connect_s=1) as made:
+        with pytest.raises(Unusable, match="did not answer within 1 s"):
+            await made.connected()
+        assert made.state == "down"
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 async def test_a_list_without_end_is_refused(tmp_path: Path) -> None:
@@ -238,6 +247,26 @@ async def test_a_login_that_is_wanted_is_a_state_of_its_own(tmp_path: Path) -> N
         async with asyncio.timeout(20):
             await until(lambda: made.state == "needs login")
     assert not (tmp_path / "lines").exists()
+
+
+async def test_an_endpoint_that_asks_to_wait_is_left_alone_for_so_long(tmp_path: Path) -> None:
+    async with over_http(tmp_path) as front, connection(Http(front.url), backoff_s=0.01) as made:
+        await made.connected()
+        front.status, front.headers = 429, {"retry-after": "120"}
+        with pytest.raises(Unusable, match="asks to wait") as refused:
+            await made.call("add", {"a": 1, "b": 1})
+        assert refused.value.retry_s == 120
+        assert made.state == "ready"
+        front.headers = {"retry-after": "3600"}
+        second = Connection(made._config, McpSettings(backoff_s=0.01, backoff_maximum_s=100), made._listed, str)
+        with pytest.raises(Unusable, match="asks to wait"):
+            await second.connected()
+        assert 90 < second.retry_s <= 100
+        front.headers = {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}
+        with pytest.raises(Unusable, match="asks to wait"):
+            await second.connected(now=True)
+        assert second.retry_s < 90
+        await second.close()
 
 
 async def test_an_endpoint_that_is_gone_and_comes_back(tmp_path: Path) -> None:
