@@ -17,6 +17,7 @@ RESULTS = Path(__file__).with_name("results.json")
 MODULES = (
     "benchmarks.calls",
     "benchmarks.checks",
+    "benchmarks.finding",
     "benchmarks.kernels",
     "benchmarks.limits",
     "benchmarks.pool",
