@@ -1,4 +1,5 @@
-"""A server's tools for its page in markdown: `python -m servers.reference woocommerce` prints the table of them.
+"""Tools for pages in markdown: `omniops tools reference` has all about all of them; `python -m servers.reference
+woocommerce` prints the table of one server's.
 
 What a foreign server wrote is shown as it is, and is neither markup nor link.
 """
@@ -6,6 +7,7 @@ What a foreign server wrote is shown as it is, and is neither markup nor link.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from .foreign.words import markdown
 from .registry import Registry, load_registry
@@ -21,20 +23,37 @@ def table(registry: Registry, server: str) -> str:
     return HEAD + "".join(_row(tool) for tool in registry.of_server(server))
 
 
-def page(registry: Registry, server: str) -> str:
-    """All about a server's tools: the table, each tool with its parameters, the types that they take and return."""
+def book(registry: Registry, servers: Sequence[str]) -> str:
+    """All about the tools of these servers on one page, the servers listed first."""
+    lines = [_entry(registry, server) for server in servers]
+    pages = [page(registry, server, depth=2) for server in servers]
+    return "\n".join(["# Tools", "", *lines, "", "\n".join(pages)])
+
+
+def page(registry: Registry, server: str, depth: int = 1) -> str:
+    """All about a server's tools: the table, each tool with its parameters, the types that they take and return.
+
+    `depth`: of its first heading.
+    """
     tools = registry.of_server(server)
     foreign = any(tool.foreign for tool in tools)
     doc = registry.documents.get(server, "")
-    parts = [f"# servers.{server}", markdown(doc) if foreign else doc, table(registry, server).rstrip()]
-    parts += [part for tool in tools for part in _tool(tool)]
+    mark = "#" * depth
+    parts = [f"{mark} servers.{server}", markdown(doc) if foreign else doc, table(registry, server).rstrip()]
+    parts += [part for tool in tools for part in _tool(tool, mark)]
     types = "\n\n".join(named_type(each) for each in named_types(tools).values())
     if types:
-        parts += ["## Types", _source(types)]
+        parts += [f"{mark}# Types", _source(types)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _tool(tool: Tool) -> list[str]:
+def _entry(registry: Registry, server: str) -> str:
+    tools = registry.of_server(server)
+    first = registry.documents.get(server, "").strip().partition("\n")[0]
+    return f"- `servers.{server}`, {len(tools)}: {markdown(first) if any(tool.foreign for tool in tools) else first}"
+
+
+def _tool(tool: Tool, mark: str) -> list[str]:
     words = markdown(tool.doc) if tool.foreign else tool.doc
     undone = f" Undone by: {tool.revert}." if tool.revert else ""
     about = f"Effect: {tool.effect}. For: {_roles(tool)}.{undone}"
@@ -42,7 +61,7 @@ def _tool(tool: Tool) -> list[str]:
         about += f" Its server calls it {markdown(repr(tool.foreign.wire_name[:100]))}."
     rows = "".join(_parameter_row(tool, parameter) for parameter in tool.parameters)
     return [
-        f"## {tool.name}",
+        f"{mark}# {tool.name}",
         _source(tool.signature),
         words.strip(),
         about,

@@ -1,33 +1,52 @@
-"""`omniops tools`: what there is, how it is called, whether it is well made, and a new one."""
+"""`omniops tools`: what there is, how it is called, whether it is well made, and a new one.
+
+They look at the tools of this installation. `list`, `search` and `show` ask a running gateway instead where a tenant or
+its address is named: it has the tools of MCP servers, too.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from gateway.client import GatewayClient, client_for
+from gateway.commands.credentials import DataDirOption, TokenOption, UrlOption
 from gateway.commands.new_server import ServerExists, make_server
 from gateway.settings import load_settings
 from servers.checking import closest
 from servers.errors import ToolNotFound
 from servers.finding.finder import Finders
 from servers.lint import problems
+from servers.reference import book
 from servers.registry import Collision, Registry, load_registry
 from servers.rendering import pyi
 from servers.tool import Effect, Role, Tool
 
-app = typer.Typer(help="The tools that cells can call. Needs no running gateway.", no_args_is_help=True)
+app = typer.Typer(help="The tools that cells can call. Most needs no running gateway.", no_args_is_help=True)
 
 FolderOption = Annotated[
     Path | None, typer.Option("--dir", help="Folder with servers of your own.", show_default="as tools_dir is set")
 ]
 ServerArgument = Annotated[str | None, typer.Argument(help="Of this server only.", show_default=False)]
 RoleOption = Annotated[Role | None, typer.Option("--role", help="Only what this role may call.")]
+TenantOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tenant", "-t", help="Ask a running gateway what this tenant has.", show_default="this installation"
+    ),
+]
+
+#: A gateway that reads ten thousand tools for the first time takes seconds.
+_SILENCE_S = 60.0
+_PAGE = 200
 
 
 @app.command("list")
@@ -36,8 +55,17 @@ def list_tools(
     role: RoleOption = None,
     effect: Annotated[Effect | None, typer.Option(help="Only tools of this effect.")] = None,
     folder: FolderOption = None,
+    tenant: TenantOption = None,
+    data_dir: DataDirOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
 ) -> None:
-    """List the tools, those of each server that read first."""
+    """List the tools, those of each server that read first; those of a gateway by name."""
+    if tenant or url:
+        with client_for(data_dir, url, token, silence_s=_SILENCE_S) as client:
+            found = _pages(client, _given(server=server, role=role, tenant=tenant))
+        _show_rows([_row_of_answer(each) for each in found if effect in (None, each["effect"])])
+        return
     registry = _registry(folder)
     _check_server(registry, server)
     chosen = [
@@ -45,21 +73,31 @@ def list_tools(
         for tool in registry
         if server in (None, tool.server) and (role is None or role in tool.roles) and effect in (None, tool.effect)
     ]
-    _show(chosen)
+    _show_rows([_row(tool) for tool in chosen])
 
 
 @app.command()
 def search(
     words: Annotated[list[str], typer.Argument(help="What it should do, such as: refund an order.")],
     role: RoleOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most tools that are shown.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, max=_PAGE, help="Most tools that are shown.")] = 10,
     folder: FolderOption = None,
+    tenant: TenantOption = None,
+    data_dir: DataDirOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
 ) -> None:
     """Find tools by what they do, best first: in your own words or theirs."""
-    found = Finders().of(_registry(folder)).find(" ".join(words), role, limit)
-    if not found:
-        _stop(f"No tool has to do with {' '.join(words)!r}.")
-    _show(found)
+    query = " ".join(words)
+    if tenant or url:
+        asked = _given(query=query, role=role, limit=str(limit), tenant=tenant)
+        with client_for(data_dir, url, token, silence_s=_SILENCE_S) as client:
+            rows = [_row_of_answer(each) for each in client.get("/v1/tools", asked)["tools"]]
+    else:
+        rows = [_row(tool) for tool in Finders().of(_registry(folder)).find(query, role, limit)]
+    if not rows:
+        _stop(f"No tool has to do with {query!r}.")
+    _show_rows(rows)
 
 
 @app.command()
@@ -67,20 +105,44 @@ def show(
     name: Annotated[str, typer.Argument(help="Such as woocommerce.lookup_order.")],
     schema: Annotated[bool, typer.Option("--schema", help="The JSON schema of its arguments instead.")] = False,
     folder: FolderOption = None,
+    tenant: TenantOption = None,
+    data_dir: DataDirOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
 ) -> None:
     """Show all about one tool: its types, its signature, who may call it, what undoes it."""
-    registry = _registry(folder)
+    if tenant or url:
+        with client_for(data_dir, url, token, silence_s=_SILENCE_S) as client:
+            record = client.get(f"/v1/tools/{quote(name, safe='')}", _given(tenant=tenant))
+        _show_tool(record, schema)
+        return
     try:
-        tool = registry.get(name)
+        tool = _registry(folder).get(name)
     except ToolNotFound as error:
         _stop(error.message)
-    if schema:
-        print(json.dumps(tool.input_schema, indent=2))
+    stub = pyi(f"from servers.{tool.server} import {tool.name}", [tool])
+    known = {"input_schema": tool.input_schema, "stub": stub, "effect": tool.effect}
+    _show_tool(known | {"roles": tool.roles, "undone_by": tool.revert}, schema)
+
+
+@app.command()
+def reference(
+    server: ServerArgument = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write.", show_default="standard output")] = None,
+    folder: FolderOption = None,
+) -> None:
+    """Write the reference page of all tools, in markdown: signatures, parameters, types, effects, who may call them."""
+    registry = _registry(folder)
+    _check_server(registry, server)
+    text = book(registry, list(registry.documents) if server is None else [server])
+    if out is None:
+        print(text, end="")
         return
-    print(pyi(f"from servers.{tool.server} import {tool.name}", [tool]))
-    print(f"# effect     {tool.effect}")
-    print(f"# for        {', '.join(tool.roles) or 'nobody'}")
-    print(f"# undone by  {tool.revert or ('nothing is changed' if tool.effect == 'read' else 'nothing')}")
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        _stop(f"{out} cannot be written: {error.strerror}.")
+    print(f"{out}: {sum(server in (None, tool.server) for tool in registry)} tools.")
 
 
 @app.command()
@@ -122,13 +184,46 @@ def _check_server(registry: Registry, server: str | None) -> None:
         _stop(f"There is no server {server!r}. " + (f"Did you mean {likely}?" if likely else ""))
 
 
-def _show(tools: list[Tool]) -> None:
+def _pages(client: GatewayClient, asked: dict[str, str]) -> list[dict[str, Any]]:
+    """All of a list. Raises ClientError."""
+    found: list[dict[str, Any]] = []
+    after = ""
+    while after is not None:
+        page = client.get("/v1/tools", asked | {"limit": str(_PAGE), "after": after})
+        found += page["tools"]
+        after = page["next"]
+    return found
+
+
+def _given(**asked: str | None) -> dict[str, str]:
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _row(tool: Tool) -> tuple[str, str, str, str]:
+    return tool.qualified_name, tool.effect, " ".join(tool.roles), tool.summary
+
+
+def _row_of_answer(tool: dict[str, Any]) -> tuple[str, str, str, str]:
+    return tool["name"], tool["effect"], " ".join(tool["roles"]), tool["summary"]
+
+
+def _show_rows(rows: list[tuple[str, str, str, str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title, options in (("tool", {"no_wrap": True}), ("effect", {}), ("for", {}), ("what it does", {"ratio": 1})):
         table.add_column(title, **options)
-    for tool in tools:
-        table.add_row(tool.qualified_name, tool.effect, " ".join(tool.roles), tool.summary)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # what strangers wrote is no markup
     Console().print(table)
+
+
+def _show_tool(record: dict[str, Any], schema: bool) -> None:
+    if schema:
+        print(json.dumps(record["input_schema"], indent=2))
+        return
+    print(record["stub"])
+    print(f"# effect     {record['effect']}")
+    print(f"# for        {', '.join(record['roles']) or 'nobody'}")
+    print(f"# undone by  {record['undone_by'] or ('nothing is changed' if record['effect'] == 'read' else 'nothing')}")
 
 
 def _stop(message: str) -> NoReturn:
