@@ -171,7 +171,7 @@ async def _start(
     shapes.changed = catalogue.renew
     await shapes.open()
     stack.push_async_callback(shapes.close)
-    mcp = McpServers(mcp_configs, settings.mcp, Book(database), catalogue, scrubber.text)
+    mcp = McpServers(mcp_configs, settings.mcp, Book(database), catalogue, scrubber.text, vault.value)
     stack.push_async_callback(mcp.close)
     await mcp.open()
     approvals = ApprovalRows(database)

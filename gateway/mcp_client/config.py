@@ -11,12 +11,18 @@ import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.credentials.known import REFERENCE
 from gateway.settings import Settings
+
+from .references import check_references
+from .transports import Http as Http
+from .transports import Kind
+from .transports import Stdio as Stdio
+from .transports import Transport as Transport
 
 #: Variables whose values are no secret: they would take ordinary words out of results.
 HARMLESS = frozenset({"HOME", "HOSTNAME", "LANG", "LOGNAME", "PATH", "PWD", "SHELL", "TERM", "TMPDIR", "TZ", "USER"})
@@ -25,7 +31,6 @@ _OWN = re.compile(r"OMNIOPS_.*|DATABASE_URL|OPENAI_API_KEY")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _SECRET_NAME = re.compile(r"(?i)key|token|secret|passw|auth|credential|cookie")
 
-Kind = Literal["auto", "http", "sse"]
 _KINDS: dict[str, Kind] = {
     "http": "http",
     "streamable-http": "http",
@@ -37,39 +42,6 @@ _KINDS: dict[str, Kind] = {
 
 class ConfigError(Exception):
     """The file cannot be used. The message says which, where and what to do, and holds no secret."""
-
-
-@dataclass(frozen=True)
-class Stdio:
-    """A program of this machine's."""
-
-    command: str
-    args: tuple[str, ...] = field(default=(), repr=False)
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    cwd: str | None = None
-
-    @property
-    def shown(self) -> str:
-        return f"stdio: {Path(self.command).name}"
-
-
-@dataclass(frozen=True)
-class Http:
-    """An endpoint. `auto`: streamable HTTP, or the older SSE where the endpoint does not know that."""
-
-    url: str = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    kind: Kind = "auto"
-
-    @property
-    def shown(self) -> str:
-        """Without query and credentials."""
-        parts = urlsplit(self.url)
-        port = f":{parts.port}" if parts.port else ""
-        return f"{'sse' if self.kind == 'sse' else 'http'}: {parts.scheme}://{parts.hostname}{port}{parts.path}"
-
-
-Transport: TypeAlias = Stdio | Http
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +134,7 @@ def _server(name: str, raw: msgspec.Raw, path: Path, owner: str, environment: Ma
         if entry.disabled:
             return None
         transport = _transport(entry, path.parent, expand)
+        check_references(transport, owner)
     except (msgspec.DecodeError, ValueError) as error:
         return ServerConfig(owner, name, module, None, f"{path.name}: {str(error).rstrip('.')}.")
     return ServerConfig(owner, name, module, transport, secrets=frozenset(expand.secrets))
@@ -206,7 +179,7 @@ class _Expansion:
     def __call__(self, text: str, *, secret: bool = False) -> str:
         """Raises ValueError naming a variable that is not set."""
         expanded = _VARIABLE.sub(self._value, text)
-        if secret:
+        if secret and REFERENCE not in text:
             self.note(expanded)
             self.note(re.sub(r"(?i)^(basic|bearer|token)\s+", "", expanded))
         return expanded

@@ -37,6 +37,7 @@ from .config import Http, ServerConfig
 from .http import Answers, answers_here, http_transport, sse_transport
 from .listing import Listing, list_tools
 from .problems import NeedsLogin, Unusable
+from .references import Lookup, resolved
 from .stdio import Ending, stdio_transport
 
 log = structlog.get_logger(__name__)
@@ -61,8 +62,11 @@ class Connection:
         settings: McpSettings,
         listed: Callable[[Listing], Awaitable[None]],
         clean: Callable[[str], str],
+        credential: Lookup,
     ) -> None:
-        """`listed` is told what the server offers, before any call; `clean` takes secrets out of what it says."""
+        """`listed` is told what the server offers, before any call; `clean` takes secrets out of what it says;
+        `credential` gives those of its owner's that the configuration refers to."""
+        self._credential = credential
         self._config = config
         self._settings = settings
         self._listed = listed
@@ -239,8 +243,8 @@ class Connection:
                 self._client, self._leaving = None, True
 
     async def _open(self, stack: AsyncExitStack, answers: Answers, ending: Ending) -> Client:
-        config = self._config.transport
-        assert config is not None
+        assert self._config.transport is not None
+        config = await resolved(self._config.transport, self._config.owner, self._credential)
         if not isinstance(config, Http):
             transport = stdio_transport(self._config.name, config, self._settings, ending, self._clean)
             return await stack.enter_async_context(self._of(transport))

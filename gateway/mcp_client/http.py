@@ -17,8 +17,8 @@ from mcp.client.streamable_http import streamable_http_client
 
 from gateway.settings import McpSettings
 
-from .config import Http
 from .problems import NeedsLogin, Unusable
+from .transports import Http
 
 #: An open stream without any event is opened again after this time, in seconds.
 _STREAM_S = 300.0

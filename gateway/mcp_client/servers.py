@@ -24,6 +24,7 @@ from .config import ServerConfig
 from .connection import Connection
 from .listing import Listing
 from .problems import NeedsLogin, Unusable
+from .references import Lookup
 from .results import error_of, value_of
 from .snapshots import Snapshots
 from .status import ServerStatus, status_of
@@ -48,8 +49,10 @@ class McpServers:
         book: Book,
         catalogue: Catalogue,
         clean: Callable[[str], str],
+        credential: Lookup,
     ) -> None:
-        """`clean` takes secrets out of what servers say."""
+        """`clean` takes secrets out of what servers say; `credential` gives a tenant's own by name."""
+        self._credential = credential
         self.configs = tuple(configs)
         self.book = book
         self._settings = settings
@@ -119,7 +122,7 @@ class McpServers:
         key = (config, tenant)
         if key not in self._connections:
             listed = partial(self._listed, config)
-            self._connections[key] = Connection(config, self._settings, listed, self._clean)
+            self._connections[key] = Connection(config, self._settings, listed, self._clean, self._credential)
         return self._connections[key]
 
     async def _listed(self, config: ServerConfig, listing: Listing) -> None:

@@ -28,8 +28,8 @@ from pydantic import ValidationError
 from gateway.settings import McpSettings
 from servers.foreign.words import one_line
 
-from .config import Stdio
 from .problems import Unusable
+from .transports import Stdio
 
 log = structlog.get_logger(__name__)
 

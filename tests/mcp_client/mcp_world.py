@@ -14,6 +14,7 @@ import httpx
 from gateway.broker import Broker, Contexts, Journal
 from gateway.broker.scrub import Scrubber
 from gateway.credentials.known import Secrets
+from gateway.credentials.vault import CredentialMissing
 from gateway.db import Database
 from gateway.mcp_client.book import Book, Pin, ToolKey
 from gateway.mcp_client.config import ServerConfig
@@ -88,6 +89,10 @@ class McpWorld:
         await until(lambda: all(any(p.key.server == s for p in self.servers.book._pins.values()) for s in servers))
 
 
+async def no_credential(tenant: str, name: str) -> str:
+    raise CredentialMissing(f"Tenant {tenant!r} has no credential {name!r}.")
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not condition():
@@ -100,7 +105,7 @@ async def mcp_world(database: Database, configs: Iterable[ServerConfig], **limit
     secrets = Secrets([secret for config in configs for secret in config.secrets])
     catalogue = Catalogue(Registry([], {}))
     settings = McpSettings(**{"stop_grace_s": 1, "backoff_s": 0.001, **limits})
-    servers = McpServers(configs, settings, Book(database), catalogue, Scrubber(secrets).text)
+    servers = McpServers(configs, settings, Book(database), catalogue, Scrubber(secrets).text, no_credential)
     async with httpx.AsyncClient() as http:
         contexts = Contexts(Settings(openai_api_key=None, database_url=None), database, http, secrets=secrets)
         broker = Broker(catalogue, Journal(database), contexts, BrokerSettings())

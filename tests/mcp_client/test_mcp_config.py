@@ -92,6 +92,28 @@ def test_what_came_from_a_variable_is_known_as_a_secret_and_shown_nowhere(tmp_pa
     assert "written-here" not in repr(stdio)
 
 
+def test_credentials_are_named_by_a_tenants_own_file_where_nobody_sees_them(tmp_path: Path) -> None:
+    def problem(owner: str, **server: Any) -> str:
+        path = tmp_path / ".mcp.json"
+        path.write_text(json.dumps({"mcpServers": {"it": server}}))
+        (found,) = read_config(path, owner, ENVIRONMENT)
+        assert not [each for each in found.secrets if "secret://" in each]
+        return found.problem
+
+    url = "https://x.example/mcp"
+    assert problem("acme", command="x", env={"API_KEY": "secret://crm_key"}) == ""
+    assert problem("acme", url=url, headers={"Authorization": "Bearer ${secret://crm_key}"}) == ""
+    assert "names a credential of one tenant" in problem("", command="x", env={"API_KEY": "secret://crm_key"})
+    for others in (
+        {"command": "x", "args": ["secret://crm_key"]},
+        {"command": "x", "args": ["${secret://crm_key}"]},
+        {"url": f"{url}?key=${{secret://crm_key}}"},
+    ):
+        assert "understood in `env` and `headers` alone" in problem("acme", **others)
+    for value in ("Bearer secret://crm_key", "secret://other/crm_key", "${secret://Crm}", "secret://"):
+        assert "write `secret://NAME` as the whole value" in problem("acme", url=url, headers={"A": value})
+
+
 @pytest.mark.parametrize("name", ["OMNIOPS_SERVER__TOKEN", "OPENAI_API_KEY", "DATABASE_URL"])
 def test_the_gateways_own_secrets_are_given_to_no_server(tmp_path: Path, name: str) -> None:
     for server in ({"command": "x", "env": {"A": f"${{{name}}}"}}, {"url": f"https://x.example/${{{name}:-y}}"}):

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from mcp import MCPError
 from mcp_over_http import over_http, over_sse
+from mcp_world import no_credential
 
 from gateway.mcp_client.config import Http, ServerConfig, Stdio, Transport
 from gateway.mcp_client.connection import Connection
@@ -42,7 +43,9 @@ async def connection(transport: Transport, **limits: Any) -> AsyncIterator[Conne
         LISTINGS.append(listing)
 
     settings = McpSettings(**{"backoff_s": 30, "stop_grace_s": 1, **limits})
-    made = Connection(ServerConfig("", "awkward", "awkward", transport), settings, listed, lambda text: text)
+    made = Connection(
+        ServerConfig("", "awkward", "awkward", transport), settings, listed, lambda text: text, no_credential
+    )
     yield made
     await made.close()
 
@@ -258,7 +261,9 @@ async def test_an_endpoint_that_asks_to_wait_is_left_alone_for_so_long(tmp_path:
         assert refused.value.retry_s == 120
         assert made.state == "ready"
         front.headers = {"retry-after": "3600"}
-        second = Connection(made._config, McpSettings(backoff_s=0.01, backoff_maximum_s=100), made._listed, str)
+        second = Connection(
+            made._config, McpSettings(backoff_s=0.01, backoff_maximum_s=100), made._listed, str, no_credential
+        )
         with pytest.raises(Unusable, match="asks to wait"):
             await second.connected()
         assert 90 < second.retry_s <= 100
@@ -285,6 +290,29 @@ async def test_an_endpoint_that_is_gone_and_comes_back(tmp_path: Path) -> None:
 async def test_headers_are_sent_with_every_request(tmp_path: Path) -> None:
     async with over_http(tmp_path) as front, connection(Http(front.url, {"Authorization": "Bearer hunter22"})) as made:
         await made.call("add", {"a": 1, "b": 1})
+        assert {headers.get("authorization") for _, headers in front.seen} == {"Bearer hunter22"}
+
+
+async def test_a_credential_is_put_in_when_the_connection_is_made(tmp_path: Path) -> None:
+    known: dict[tuple[str, str], str] = {}
+
+    async def credential(tenant: str, name: str) -> str:
+        return known[tenant, name] if (tenant, name) in known else await no_credential(tenant, name)
+
+    async with over_http(tmp_path) as front, connection(Http(front.url)) as made:
+        headers = {"Authorization": "Bearer ${secret://crm_key}"}
+        made._config = ServerConfig("acme", "crm", "crm", Http(front.url, headers))
+        made._credential = credential
+        known["other", "crm_key"] = "another tenant's"
+        with pytest.raises(Unusable, match="needs a credential: Tenant 'acme' has no credential 'crm_key'"):
+            await made.connected()
+        known["acme", "crm_key"] = "two\r\nX-Lines: 1"
+        with pytest.raises(Unusable, match="more than one line") as refused:
+            await made.connected(now=True)
+        assert "X-Lines" not in str(refused.value)
+        assert front.seen == []
+        known["acme", "crm_key"] = "hunter22"
+        await made.connected(now=True)
         assert {headers.get("authorization") for _, headers in front.seen} == {"Bearer hunter22"}
 
 
