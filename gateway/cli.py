@@ -20,7 +20,8 @@ from gateway.commands.tools import app as tools
 from gateway.data_dir import DataDir
 from gateway.settings import SettingsError, load_settings
 from gateway.terminal import TurnView, show_notebook, show_summaries
-from gateway.transcripts.store import TranscriptError, TranscriptStore, read_notebook
+from gateway.transcripts.redaction import Redaction
+from gateway.transcripts.store import TranscriptError, TranscriptStore, parse_notebook
 
 app = typer.Typer(
     help="Sandboxed Jupyter kernels with a shop's tools, and an agent that works in them.",
@@ -167,9 +168,10 @@ def show_transcript(
     data_dir: DataDirOption = None,
 ) -> None:
     """Show a session from its first message to its last."""
-    path = _transcripts(data_dir).find(session)
+    store = _transcripts(data_dir)
+    path = store.find(session)
     console = Console()
-    show_notebook(console, read_notebook(path))
+    show_notebook(console, parse_notebook(store.notebook(path), path))
     console.print(f"\n{path}\nOpen it in Jupyter: jupyter lab {path}", style="dim", highlight=False, soft_wrap=True)
 
 
@@ -229,7 +231,8 @@ def main() -> None:
 
 
 def _transcripts(data_dir: Path | None) -> TranscriptStore:
-    return TranscriptStore(DataDir(data_dir or load_settings().data_dir).transcripts)
+    settings = load_settings(data_dir=data_dir)
+    return TranscriptStore(DataDir(settings.data_dir).transcripts, Redaction(kinds=settings.transcripts.masked))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from gateway.checking.history import History
 from gateway.saving import save
 from gateway.session_errors import SessionEnded, SessionLost
 from gateway.session_rows import SessionRows, SessionState
-from gateway.transcripts.store import Transcript
+from gateway.transcripts.transcript import Transcript
 from gateway.types import CellRun, Grant
 from kernel_pool.pool import Kernel, Pool
 

@@ -52,7 +52,10 @@ from gateway.session_rows import SessionRows
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.tool_catalogue import Catalogue
+from gateway.transcripts.index import Index
+from gateway.transcripts.redaction import Redaction
 from gateway.transcripts.store import NAME, TranscriptStore
+from gateway.transcripts.upkeep import Upkeep
 from gateway.types import BoundaryObserver
 from kernel_pool.pool import Pool
 from kernel_pool.types import KernelPoolError
@@ -87,6 +90,9 @@ class Gateway:
     reverts: Reverts
     catalog: Catalog
     transcripts: TranscriptStore
+    upkeep: Upkeep
+    #: Of the transcripts.
+    index: Index
     scrubber: Scrubber
     data_dir: DataDir
     vault: Vault
@@ -181,13 +187,20 @@ async def _start(
     stack.push_async_callback(broker.close)
     await journal.reads.recover(settings.broker.journal_s)  # kernels that are taken over later go on from there
     checker = await _checker(stack, settings, folder, registry)
-    transcripts = TranscriptStore(data_dir.transcripts, scrubber.known)
+    kept = settings.transcripts
+    transcripts = TranscriptStore(
+        data_dir.transcripts, Redaction(scrubber.known, kept.masked), sync=kept.sync, at_once_kb=kept.notebook_kb
+    )
+    index = Index(database)
+    upkeep = Upkeep(transcripts, index, notebook_after_s=kept.notebook_after_s)
+    stack.push_async_callback(upkeep.close)
     rows = SessionRows(database)
     sessions = Sessions(
         rows=rows,
         pool=pool,
         broker=broker,
         transcripts=transcripts,
+        head=index.head,
         settings=settings.cell,
         profile_for=partial(profile_for, settings),
         checks=CellChecks(checker, catalogue),
@@ -208,7 +221,7 @@ async def _start(
         resumer.wake()
 
     desk = Desk(approvals, settings.approvals, decided=decided, clock=clock, scrubber=scrubber)
-    for work in (sessions.reap(settings.cell.idle_s), sessions.keep_saving(), resumer.run()):
+    for work in (sessions.reap(settings.cell.idle_s), sessions.keep_saving(), resumer.run(), upkeep.run()):
         stack.push_async_callback(_cancelled, asyncio.create_task(work))
     chat = Chat(
         sessions=sessions,
@@ -238,6 +251,8 @@ async def _start(
         reverts=Reverts(database, catalogue.tool, broker.by_person),
         catalog=Catalog(contexts, database, embedder, http),
         transcripts=transcripts,
+        upkeep=upkeep,
+        index=index,
         scrubber=scrubber,
         data_dir=data_dir,
         vault=vault,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -11,6 +11,7 @@ from gateway.live_session import LiveSession
 from gateway.session_errors import CellNotFound, SessionEnded, SessionNotFound
 from gateway.session_rows import CellRow, SessionInfo, SessionRows
 from gateway.transcripts.notebook import Header, Node
+from gateway.transcripts.record import Head
 from gateway.transcripts.store import NAME, TranscriptStore
 from gateway.types import Role
 
@@ -20,8 +21,16 @@ _RESTARTED = "the gateway was restarted"
 class SessionBook:
     """Finds sessions and their cells, and opens those that are to be worked with."""
 
-    def __init__(self, rows: SessionRows, transcripts: TranscriptStore, profile_for: Callable[[Role], str]) -> None:
+    def __init__(
+        self,
+        rows: SessionRows,
+        transcripts: TranscriptStore,
+        head: Callable[[str], Awaitable[Head | None]],
+        profile_for: Callable[[Role], str],
+    ) -> None:
+        """`head`: the line that a session's record must have."""
         self._rows = rows
+        self._head = head
         self._transcripts = transcripts
         self._profile_for = profile_for
         #: Those in hand, by id.
@@ -83,17 +92,21 @@ class SessionBook:
 
     async def take_in(self, info: SessionInfo) -> LiveSession:
         """A session that is new, as one in hand."""
+        return await self._take_in(info, None)
+
+    async def _take_in(self, info: SessionInfo, known: Head | None) -> LiveSession:
         header = Header(info.id, info.tenant, info.role, info.created, info.title, info.state)
-        transcript = await asyncio.to_thread(self._transcripts.open, header)
+        transcript = await asyncio.to_thread(self._transcripts.open, header, known)
+        self._transcripts.keeping.changed(transcript)  # what a gateway that was killed had not brought up to date
         profile = info.profile or self._profile_for(info.role)
         live = LiveSession(info.grant, transcript, profile, used=asyncio.get_running_loop().time())
         self.live[info.id] = live
         return live
 
     async def take_over(self, info: SessionInfo) -> LiveSession:
-        """A session that another gateway began."""
+        """A session that another gateway began. Raises RecordDamaged: its record is not as it was written."""
         cells = await self._rows.cells(info.id)
-        live = await self.take_in(info)
+        live = await self._take_in(info, await self._head(info.id))
         live.next_index = max((cell.index for cell in cells), default=0) + 1
         return live
 
@@ -105,9 +118,13 @@ class SessionBook:
     async def _noted(self, info: SessionInfo, cell: str) -> Node | None:
         live = self.live.get(info.id)
         if live is not None:
-            return live.transcript.cell(cell)
+            return await asyncio.to_thread(live.transcript.cell, cell)
         header = Header(info.id, info.tenant, info.role, info.created)
-        return (await asyncio.to_thread(self._transcripts.open, header)).cell(cell)
+
+        def look() -> Node | None:
+            return self._transcripts.open(header, repair=False).cell(cell)
+
+        return await asyncio.to_thread(look)
 
     def _as_seen(self, info: SessionInfo) -> SessionInfo:
         if info.state == "ended":

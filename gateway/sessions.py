@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import structlog
@@ -29,7 +29,9 @@ from gateway.session_rows import CellRow, SessionInfo, SessionRows
 from gateway.settings import CellSettings
 from gateway.transcripts.clean import clean_text
 from gateway.transcripts.notebook import Entry
+from gateway.transcripts.record import Head
 from gateway.transcripts.store import NAME, TranscriptStore
+from gateway.transcripts.transcript import Transcript
 from gateway.types import CallRecord, CellRun, EventSink, Role
 from kernel_pool.pool import Kernel, Pool
 from kernel_pool.types import KernelGone
@@ -57,11 +59,13 @@ class Sessions:
         pool: Pool,
         broker: Broker,
         transcripts: TranscriptStore,
+        head: Callable[[str], Awaitable[Head | None]],
         settings: CellSettings,
         profile_for: Callable[[Role], str],
         checks: CellChecks,
         redact: Callable[[str], str] = str,
     ) -> None:
+        """`head`: the line that the transcript of a session must have."""
         self._checks = checks
         self._rows = rows
         self._pool = pool
@@ -70,7 +74,7 @@ class Sessions:
         self._settings = settings
         self._profile_for = profile_for
         self._runner = CellRunner(rows, broker, self._kernels, envelope_tokens=settings.envelope_tokens, redact=redact)
-        self._book = SessionBook(rows, transcripts, profile_for)
+        self._book = SessionBook(rows, transcripts, head, profile_for)
         #: What there is to be seen, of all sessions.
         self.get, self.list = self._book.get, self._book.list
         self.cell, self.cells = self._book.cell, self._book.cells
@@ -215,6 +219,11 @@ class Sessions:
         """The session's kernel, if it has one here."""
         live = self._book.live.get(session)
         return None if live is None else live.kernel
+
+    def transcript(self, session: str) -> Transcript | None:
+        """The session's transcript, if it is added to here."""
+        live = self._book.live.get(session)
+        return None if live is None else live.transcript
 
     async def interrupt(self, session: str) -> bool:
         """Interrupt the cell that runs or is about to. True when it has ended; False where none was, or it goes on.

@@ -25,6 +25,7 @@ from .settings_group import Group
 from .settings_jupyter import JupyterSettings
 from .settings_kernels import CellSettings, CheckSettings, DockerSettings, PoolSettings, ProfileSettings
 from .settings_tenants import ShopSettings, SupabaseSettings, TenantSettings
+from .settings_transcripts import TranscriptSettings
 
 __all__ = [
     "PREFIX",
@@ -50,6 +51,7 @@ __all__ = [
     "ShopSettings",
     "SupabaseSettings",
     "TenantSettings",
+    "TranscriptSettings",
     "WriteCaps",
     "load_settings",
 ]
@@ -142,6 +144,7 @@ class Settings(BaseSettings):
     observing: ObservingSettings = ObservingSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     database: DatabaseSettings = DatabaseSettings()
+    transcripts: TranscriptSettings = TranscriptSettings()
     credentials: CredentialSettings = CredentialSettings()
     mcp: McpSettings = McpSettings()
     model: ModelSettings = ModelSettings()

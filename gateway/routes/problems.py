@@ -21,7 +21,7 @@ from gateway.approvals.desk import ApprovalError
 from gateway.catalog import NoShop
 from gateway.chat import ChatUnavailable
 from gateway.session_errors import BadCell, CellNotFound, NotSaved, SessionBusy, SessionError, SessionNotFound
-from gateway.transcripts.store import TranscriptError
+from gateway.transcripts.store import RecordDamaged, TranscriptError
 from kernel_pool.types import BadInjection, KernelPoolError, QuotaExceeded, UnknownProfile
 from servers.errors import ToolError
 
@@ -70,6 +70,8 @@ def problem_of(error: Exception) -> Problem:
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             hint = "Make room in the gateway's data folder and its runtime folder."
             return Problem(status=507, code="disk_full", message="The gateway's disk is full.", hint=hint)
+        case RecordDamaged():
+            return Problem(status=409, code="transcript_damaged", message=str(error), hint="See docs/transcripts.md.")
         case TranscriptError():
             return Problem(status=404, code="transcript_not_found", message=str(error))
         case ChatUnavailable():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi.responses import Response
 
 from gateway.routes.access import Caller, GatewayOf, reach
 from gateway.routes.models import TranscriptSummary
@@ -26,11 +26,24 @@ async def list_transcripts(running: GatewayOf, caller: Caller, tenant: str | Non
 
 @router.get(
     "/{session}",
-    response_class=FileResponse,
+    response_class=Response,
     responses={**described(404), 200: {"content": {NOTEBOOK: {}}, "description": "A notebook, nbformat 4.5."}},
 )
-async def get(running: GatewayOf, caller: Caller, session: str) -> FileResponse:
+async def get(running: GatewayOf, caller: Caller, session: str) -> Response:
     """A session's notebook; `.ipynb` may follow the id."""
-    path = await asyncio.to_thread(running.transcripts.find, session.removesuffix(".ipynb"), caller.tenant)
-    headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
-    return FileResponse(path, media_type=NOTEBOOK, filename=path.name, headers=headers)
+
+    def look() -> tuple[str, bytes]:
+        path = running.transcripts.find(session.removesuffix(".ipynb"), caller.tenant)
+        return path.name, running.transcripts.notebook(path)
+
+    name, notebook = await asyncio.to_thread(look)
+    return Response(notebook, media_type=NOTEBOOK, headers=_attached(name))
+
+
+def _attached(name: str) -> dict[str, str]:
+    """Headers of a file that browsers save and do not show."""
+    return {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox",
+    }

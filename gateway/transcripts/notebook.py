@@ -85,7 +85,7 @@ def assemble(header: Header, cells: Sequence[Node], redact: Redact = str) -> Nod
                 "role": header.role,
                 "title": redact(clean_text(header.title)),
                 "state": header.state,
-                "created": _iso(header.created),
+                "created": iso(header.created),
             },
         },
         "cells": list(cells),
@@ -115,7 +115,7 @@ def _cell(run: CellRun, earlier: Node | None, redact: Redact) -> Node:
         "status": result.status,
         "reason": redact(clean_text(result.reason)),
         "state_lost": result.state_lost,
-        "started": _iso(result.started),
+        "started": iso(result.started),
         "ms": _ms(result.started, result.ended),
         "calls": [_call(call, redact) for call in run.calls],
         "envelope": redact(clean_text(run.envelope)),
@@ -127,8 +127,10 @@ def _cell(run: CellRun, earlier: Node | None, redact: Redact) -> Node:
         record["run"] = run.run
     if run.check is not None:
         record["check"] = clean_json(msgspec.to_builtins(run.check), redact)
-    if earlier is not None and (runs := _earlier_runs(earlier, run.run)):
-        record["earlier_runs"] = runs
+    if earlier is not None:
+        known = earlier["metadata"].get("omniops", {}).get("earlier_runs", ())
+        if runs := earlier_runs(earlier, known, run.run):
+            record["earlier_runs"] = runs
     return {
         "cell_type": "code",
         "id": run.cell,
@@ -151,7 +153,7 @@ def _direct(step: DirectStep, redact: Redact) -> Node:
             "execution": _execution(step.started, step.ended),
             "omniops": {
                 "status": "direct",
-                "started": _iso(step.started),
+                "started": iso(step.started),
                 "ms": _ms(step.started, step.ended),
                 "calls": calls,
             },
@@ -173,7 +175,7 @@ def _answer(call: CallRecord, redact: Redact) -> Node:
 
 
 def _said(said: Said, redact: Redact) -> Node:
-    record: Node = {"who": said.who, "at": _iso(said.at)}
+    record: Node = {"who": said.who, "at": iso(said.at)}
     if said.usage:
         record["usage"] = clean_json(said.usage, redact)
     heading = {"customer": "**Customer**", "agent": "**Agent**", "note": "**Note**"}[said.who]
@@ -230,10 +232,13 @@ def _dump(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def _earlier_runs(cell: Node, run: str) -> list[Node]:
-    """`run`: the one that takes the cell's place; it may be there already, from a gateway that was killed just then."""
+def earlier_runs(cell: Node, before: Sequence[Node], run: str) -> list[Node]:
+    """The earlier runs of a cell, `before` those of its last one, `cell`.
+
+    `run`: the one that takes its place; it may be there already, from a gateway that was killed just then.
+    """
     record = cell["metadata"].get("omniops", {})
-    runs = list(record.get("earlier_runs", ()))
+    runs = list(before)
     if run and record.get("run") == run:
         return runs
     runs.append({key: record[key] for key in ("status", "reason", "started", "ms", "calls") if key in record})
@@ -242,13 +247,13 @@ def _earlier_runs(cell: Node, run: str) -> list[Node]:
 
 def _execution(started: datetime, ended: datetime) -> dict[str, str]:
     return {
-        "iopub.execute_input": _iso(started),
-        "shell.execute_reply": _iso(ended),
-        "iopub.status.idle": _iso(ended),
+        "iopub.execute_input": iso(started),
+        "shell.execute_reply": iso(ended),
+        "iopub.status.idle": iso(ended),
     }
 
 
-def _iso(moment: datetime) -> str:
+def iso(moment: datetime) -> str:
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return aware.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 

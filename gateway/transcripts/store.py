@@ -1,50 +1,60 @@
-"""Transcripts on disk: `<root>/<tenant>/<session>.ipynb`, whole or not at all, and there after a power cut.
+"""Transcripts on disk: `<root>/<tenant>/<session>.jsonl`, the record, and `.ipynb`, its notebook.
 
-A file is written beside its place, synced, renamed over it, and the folder synced: readers see the last complete one.
-Disk work is done in threads. Reading needs no gateway.
+The record is what counts: only ever appended to, on the disk when `add` returns, chained by hashes. The notebook is
+made from it: at once while it is small, else a little later (`upkeep`), whole or not at all. Disk work is done in
+threads. Reading needs no gateway.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import msgspec
-import orjson
 
-from gateway.transcripts.notebook import Entry, Header, Node, assemble, cell_id, render
+from gateway.transcripts.errors import RecordDamaged as RecordDamaged
+from gateway.transcripts.errors import TranscriptError as TranscriptError
+from gateway.transcripts.files import parse_notebook as parse_notebook
+from gateway.transcripts.files import read_notebook as read_notebook
+from gateway.transcripts.files import write_atomically as write_atomically
+from gateway.transcripts.notebook import Header, iso
+from gateway.transcripts.record import Head, last_line
+from gateway.transcripts.redaction import Redaction
+from gateway.transcripts.transcript import Facts as Facts
+from gateway.transcripts.transcript import Keeping, Transcript
+from gateway.transcripts.view import notebook_bytes
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 
+#: As much of a notebook as its metadata may take: ids, a title, numbers.
+_HEAD_BYTES = 16_384
+LONG_AGO = datetime.fromtimestamp(0, UTC)
+_BEFORE_METADATA = '{"metadata":'
 
-class TranscriptError(Exception):
-    """A transcript cannot be found or read. The message says which and what to do."""
+
+class _RecordOf(msgspec.Struct, frozen=True):
+    seq: int = 0
+    hash: str = ""
 
 
-class _About(msgspec.Struct):
+class _About(msgspec.Struct, frozen=True):
     session: str
     tenant: str
     title: str
     state: str
     created: str
+    cells: int = 0
+    messages: int = 0
+    record: _RecordOf = _RecordOf()
+    masked: tuple[Literal["email", "phone", "card", "iban"], ...] = ()
 
 
 class _Metadata(msgspec.Struct):
     omniops: _About
-
-
-class _ListedCell(msgspec.Struct):
-    cell_type: str
-
-
-class _Listed(msgspec.Struct):
-    """As much of a notebook as a list needs."""
-
-    metadata: _Metadata
-    cells: list[_ListedCell]
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -61,75 +71,72 @@ class Summary(msgspec.Struct, frozen=True):
     path: str
 
 
-class Transcript:
-    """One session's. Entries are added in order; `save` puts all of them on disk."""
-
-    def __init__(self, path: Path, header: Header, redact: Callable[[str], str]) -> None:
-        self.path = path
-        self.header = header
-        self._redact = redact
-        #: cell id to the cell as JSON text: made once, for the file is written anew after every cell.
-        self._cells: dict[str, bytes] = {}
-        self._lock = asyncio.Lock()
-
-    async def add(self, *entries: Entry) -> None:
-        """Add (or, for a cell that ran before, replace) and save. Cancelled, it still gets to the end."""
-        await asyncio.shield(asyncio.ensure_future(self._add(entries)))
-
-    async def set_header(self, header: Header) -> None:
-        self.header = header
-        await self.add()
-
-    async def _add(self, entries: tuple[Entry, ...]) -> None:
-        async with self._lock:
-            await asyncio.to_thread(self._render_and_write, entries)
-
-    def _render_and_write(self, entries: tuple[Entry, ...]) -> None:
-        for entry in entries:
-            key = cell_id(entry)
-            before = self._cells.get(key)
-            node = render(entry, None if before is None else orjson.loads(before), self._redact)
-            self._cells[key] = _dump(node)
-        frame = assemble(self.header, [], self._redact)
-        head = _dump(frame["metadata"])
-        body = b'{"metadata":' + head + b',"nbformat":4,"nbformat_minor":5,"cells":['
-        write_atomically(self.path, body + b",\n".join(self._cells.values()) + b"]}\n")
-
-    def cell(self, id: str) -> Node | None:
-        """The cell as it stands in the notebook; None for none, or none yet."""
-        found = self._cells.get(id)
-        return None if found is None else orjson.loads(found)
-
-    def load(self) -> None:
-        """Take over what an earlier gateway wrote. Raises TranscriptError."""
-        for cell in read_notebook(self.path)["cells"]:
-            self._cells[cell["id"]] = _dump(cell)
-
-
 class TranscriptStore:
     """All transcripts of a data folder."""
 
-    def __init__(self, root: Path, redact: Callable[[str], str] = str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        redaction: Redaction | None = None,
+        *,
+        sync: bool = True,
+        at_once_kb: int = 64,
+    ) -> None:
+        """`sync`: the record is on the disk when `add` returns; `at_once_kb`: larger notebooks are written later."""
         self.root = root
-        self._redact = redact
+        self.redaction = redaction or Redaction()
+        self.keeping = Keeping(self.redaction, sync, at_once_kb * 1024, _nobody)
 
-    def open(self, header: Header) -> Transcript:
-        """The session's transcript, continued if there is one. Blocking; raises TranscriptError."""
+    def open(self, header: Header, known: Head | None = None, *, repair: bool = True) -> Transcript:
+        """The session's transcript, continued if there is one. Blocking.
+
+        `known`: a line that its record must have. `repair`: False for one who only reads.
+
+        Raises:
+            TranscriptError: it cannot be read; RecordDamaged: it is not as it was written.
+        """
         path = self.path(header.tenant, header.session)
-        transcript = Transcript(path, header, self._redact)
-        if path.exists():
-            transcript.load()
+        transcript = Transcript(path, header, self.keeping)
+        if transcript.record.path.exists():
+            transcript.load(known, repair=repair)
+        elif known is None and repair and path.exists():
+            transcript.take_over_notebook()
+        elif known is not None:
+            raise RecordDamaged(
+                f"The record {transcript.record.path} is gone; the database knows of {known.seq} lines."
+            )
         return transcript
 
+    def read(self, path: Path) -> Transcript:
+        """What is on disk, for one who only reads. `path`: as `find` gives it. Blocking.
+
+        Raises:
+            TranscriptError: it cannot be read; RecordDamaged: it is not as it was written.
+        """
+        return self.open(Header(path.stem, path.parent.name, "agent", LONG_AGO), repair=False)
+
+    def notebook(self, path: Path) -> bytes:
+        """The notebook of a session as its record has it now. `path`: as `find` gives it. Blocking.
+
+        Raises:
+            TranscriptError
+        """
+        last = last_line(path.with_suffix(".jsonl"))
+        about = about_notebook(path)
+        if path.exists() and (last is None or (about is not None and about.record.hash == last.hash)):
+            return path.read_bytes()
+        transcript = self.read(path)
+        return notebook_bytes(transcript.fold, transcript.record.head, self.redaction)
+
     def path(self, tenant: str, session: str) -> Path:
-        """Raises TranscriptError for names that are no plain file names."""
+        """Where the notebook is. Raises TranscriptError for names that are no plain file names."""
         for name in (tenant, session):
             if not NAME.match(name):
                 raise TranscriptError(f"{name!r} cannot be a tenant or session: letters, digits, '_', '-', '.' only.")
         return self.root / tenant / f"{session}.ipynb"
 
     def find(self, session: str, tenant: str | None = None) -> Path:
-        """The file of a session, given by its id or by the beginning of it that is no other's.
+        """The notebook of a session, given by its id or by the beginning of it that is no other's.
 
         Raises:
             TranscriptError: there is none, or there are several.
@@ -146,64 +153,63 @@ class TranscriptStore:
 
     def summaries(self, tenant: str | None = None) -> list[Summary]:
         """All of a tenant's (None: everybody's), the newest first. Blocking. Files that are none are left out."""
-        found = (_summary(path) for path in self._files(tenant))
+        found = (_summary(path) or self._made_summary(path) for path in self._files(tenant))
         return sorted((each for each in found if each), key=lambda each: each.created, reverse=True)
 
+    def _made_summary(self, path: Path) -> Summary | None:
+        """Of a record that has no notebook, because its gateway was killed."""
+        record = path.with_suffix(".jsonl")
+        if path.exists() or not record.exists():
+            return None
+        try:
+            fold = self.read(path).fold
+        except RecordDamaged:
+            return Summary(path.stem, path.parent.name, "", "damaged", "", 0, 0, record.stat().st_size, str(path))
+        header, seen = fold.header, fold.seen
+        size = record.stat().st_size
+        created = iso(header.created)
+        return Summary(
+            header.session,
+            header.tenant,
+            header.title,
+            header.state,
+            created,
+            seen.cells,
+            seen.messages,
+            size,
+            str(path),
+        )
+
     def _files(self, tenant: str | None) -> Iterator[Path]:
+        """The notebooks, also of records that have none yet."""
         if tenant is not None and not NAME.match(tenant):
             return
-        yield from sorted(self.root.glob(f"{tenant or '*'}/*.ipynb"))
+        ends = ("jsonl", "ipynb")
+        found = {path.with_suffix(".ipynb") for end in ends for path in self.root.glob(f"{tenant or '*'}/*.{end}")}
+        yield from sorted(path for path in found if NAME.match(path.name))
 
 
-def read_notebook(path: Path) -> Node:
-    """Raises TranscriptError."""
+def _nobody(transcript: Transcript) -> None:
+    return
+
+
+def about_notebook(path: Path) -> _About | None:
+    """What a notebook says of itself; of a large one no more than its beginning is read."""
     try:
-        node = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise TranscriptError(f"There is no transcript {path}.") from None
-    except (OSError, ValueError) as error:
-        raise TranscriptError(f"The transcript {path} cannot be read: {error}.") from error
-    if not isinstance(node, dict) or not isinstance(node.get("cells"), list):
-        raise TranscriptError(f"{path} is no notebook.")
-    return node
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file by a complete one, for this user alone, synced to disk. Blocking; raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _dump(node: object) -> bytes:
-    return orjson.dumps(node, option=orjson.OPT_INDENT_2)
+        with open(path, "rb") as file:
+            text = file.read(_HEAD_BYTES).decode(errors="ignore")
+        metadata, _ = json.JSONDecoder().raw_decode(text, len(_BEFORE_METADATA))
+        return msgspec.convert(metadata, _Metadata).omniops if text.startswith(_BEFORE_METADATA) else None
+    except (OSError, ValueError):  # msgspec's own errors are ValueErrors
+        return None
 
 
 def _summary(path: Path) -> Summary | None:
     try:
-        listed = msgspec.json.decode(path.read_bytes(), type=_Listed)
-        about = listed.metadata.omniops
-        kinds = [cell.cell_type for cell in listed.cells]
-        return Summary(
-            session=about.session,
-            tenant=about.tenant,
-            title=about.title,
-            state=about.state,
-            created=about.created,
-            cells=kinds.count("code"),
-            messages=kinds.count("markdown"),
-            bytes=path.stat().st_size,
-            path=str(path),
-        )
-    except (OSError, msgspec.MsgspecError):
+        about, size = about_notebook(path), path.stat().st_size
+    except OSError:
         return None
+    if about is None:
+        return None
+    names = ("session", "tenant", "title", "state", "created", "cells", "messages")
+    return Summary(**{name: getattr(about, name) for name in names}, bytes=size, path=str(path))

@@ -53,7 +53,8 @@ async def test_a_full_disk_costs_no_result_and_no_transcript(tmp_path: Path, dat
             sessions = gateway.sessions
             session = (await sessions.create("shop", "test", "agent")).id
             filler = fill(data / "transcripts")
-            run = await sessions.run_cell(session, "x = 7; x", cell_id="full")
+            code = "print('-' * 9000); x = 7; x"  # more than the last page of a file may have room for
+            run = await sessions.run_cell(session, code, cell_id="full")
             assert (run.result.status, "value:  7" in run.envelope) == ("ok", True)
             with pytest.raises(NotSaved) as refused:
                 await sessions.run_cell(session, "x")
@@ -76,7 +77,7 @@ async def test_a_full_disk_costs_no_result_and_no_transcript(tmp_path: Path, dat
             await sessions.end(session)
             assert (await sessions.get(session)).state == "ended"
             (data / "transcripts" / "filler").unlink()
-        assert [cell.source for cell in notebook_of(data, session).cells] == ["x = 7; x", "x", "y = 8"]
+        assert [cell.source for cell in notebook_of(data, session).cells] == [code, "x", "y = 8"]
         assert notebook_of(data, session).metadata.omniops.state == "ended"
 
 
