@@ -17,11 +17,10 @@ from gateway.commands.approvals import calls
 from gateway.commands.credentials import app as credentials
 from gateway.commands.mcp import app as mcp
 from gateway.commands.tools import app as tools
-from gateway.data_dir import DataDir
+from gateway.commands.transcripts import app as transcripts
 from gateway.settings import SettingsError, load_settings
-from gateway.terminal import TurnView, show_notebook, show_summaries
-from gateway.transcripts.redaction import Redaction
-from gateway.transcripts.store import TranscriptError, TranscriptStore, parse_notebook
+from gateway.terminal import TurnView
+from gateway.transcripts.errors import TranscriptError
 
 app = typer.Typer(
     help="Sandboxed Jupyter kernels with a shop's tools, and an agent that works in them.",
@@ -30,7 +29,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-transcripts = typer.Typer(help="Read what happened. Needs no running gateway.", no_args_is_help=True)
 app.add_typer(transcripts, name="transcripts")
 kernelspec = typer.Typer(
     help="Sandboxed kernels for any Jupyter client. Needs no running gateway.", no_args_is_help=True
@@ -148,33 +146,6 @@ def doctor(
         raise typer.Exit(1)
 
 
-@transcripts.command("list")
-def list_transcripts(
-    tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Of this tenant only.")] = None,
-    data_dir: DataDirOption = None,
-) -> None:
-    """List the sessions, the newest first."""
-    store = _transcripts(data_dir)
-    found = store.summaries(tenant)
-    if not found:
-        print(f"No transcripts in {store.root}.")
-        return
-    show_summaries(Console(), found)
-
-
-@transcripts.command("show")
-def show_transcript(
-    session: Annotated[str, typer.Argument(metavar="ID", help="The session, or the beginning of its id.")],
-    data_dir: DataDirOption = None,
-) -> None:
-    """Show a session from its first message to its last."""
-    store = _transcripts(data_dir)
-    path = store.find(session)
-    console = Console()
-    show_notebook(console, parse_notebook(store.notebook(path), path))
-    console.print(f"\n{path}\nOpen it in Jupyter: jupyter lab {path}", style="dim", highlight=False, soft_wrap=True)
-
-
 @kernelspec.command("install")
 def install_kernelspecs(
     user: Annotated[bool, typer.Option("--user", help="For this user alone.")] = False,
@@ -228,11 +199,6 @@ def main() -> None:
     except (SettingsError, StartError, ClientError, TranscriptError, KernelspecError, KernelPoolError) as error:
         print(f"omniops: {error}", file=sys.stderr)
         sys.exit(1)
-
-
-def _transcripts(data_dir: Path | None) -> TranscriptStore:
-    settings = load_settings(data_dir=data_dir)
-    return TranscriptStore(DataDir(settings.data_dir).transcripts, Redaction(kinds=settings.transcripts.masked))
 
 
 if __name__ == "__main__":

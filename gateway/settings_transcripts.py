@@ -10,7 +10,7 @@ from .settings_group import Group
 
 
 class TranscriptSettings(Group):
-    sync: bool = Field(True, description="What happened is on the disk before anybody is told of it. False: soon after.")
+    sync: bool = Field(True, description="What happened is on the disk before anybody is told. False: soon after.")
     notebook_kb: int = Field(64, ge=0, description="Notebooks up to this size are written after each cell, KiB.")
     notebook_after_s: float = Field(2.0, gt=0, description="Larger notebooks are written this long after a cell.")
     masked: tuple[Literal["email", "phone", "card", "iban"], ...] = Field(

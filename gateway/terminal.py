@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -93,6 +93,23 @@ def show_summaries(console: Console, found: Sequence[Summary]) -> None:
         created = each.created[:16].replace("T", " ")
         counts = (str(each.messages), str(each.cells))
         rows.append((each.session[:12], each.tenant, each.state, created, *counts, plain(each.title)))
+    _show_rows(console, rows)
+
+
+def show_found(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
+    """Transcripts that a search found, a line each; ids by their beginnings."""
+    rows: list[tuple[str, ...]] = [
+        ("session", "tenant", "state", "created", "cells", "dollars", "tools", "errors", "title")
+    ]
+    for each in found:
+        created = str(each["created"])[:16].replace("T", " ")
+        tools, errors = ", ".join(each["tools"]), ", ".join(each["errors"])
+        parts = (each["session"][:12], each["tenant"], each["state"], created, each["cells"], f"{each['dollars']:.4f}")
+        rows.append((*map(str, parts), plain(tools), plain(errors), plain(each["title"])))
+    _show_rows(console, rows)
+
+
+def _show_rows(console: Console, rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

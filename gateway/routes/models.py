@@ -155,12 +155,29 @@ class Answer(BaseModel):
 class TranscriptSummary(BaseModel):
     session: str
     tenant: str
+    role: str
     title: str
     state: str
-    created: str
+    created: datetime
+    changed: datetime
     cells: int
     messages: int
-    bytes: int
+    bytes: int = Field(description="Of its record.")
+    tools: list[str] = Field(description="That were called.")
+    errors: list[str] = Field(description="Names of errors that came up; `interrupted` and `dead` for cells that were.")
+    dollars: float = Field(description="What the model and the tools cost.")
+    erased: datetime | None = Field(description="When contents of it were erased last.")
+
+
+class TranscriptVerification(BaseModel):
+    session: str
+    tenant: str
+    ok: bool = Field(description="Nothing is wrong.")
+    problems: list[str] = Field(description="What is wrong.")
+    lines: int = Field(description="Lines of the record that are as they were written.")
+    head: str = Field(description="Hash of the last of them.")
+    erased: int = Field(description="Of these, those whose contents were erased.")
+    compared: bool = Field(description="Its end was compared with the database.")
 
 
 class CatalogReport(BaseModel):

@@ -1,27 +1,67 @@
-"""What happened, as Jupyter notebooks."""
+"""What happened, as Jupyter notebooks: found, read, verified."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from datetime import datetime
+from pathlib import Path as FilePath
+from typing import Annotated
 
-from fastapi import APIRouter
+import msgspec
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
+from gateway.auth import Principal
 from gateway.routes.access import Caller, GatewayOf, reach
-from gateway.routes.models import TranscriptSummary
+from gateway.routes.models import TranscriptSummary, TranscriptVerification
 from gateway.routes.problems import described
+from gateway.runtime import Gateway
+from gateway.transcripts.index import Query as Wanted
+from gateway.transcripts.verify import verify
 
 router = APIRouter(prefix="/v1/transcripts", tags=["transcripts"])
 
 NOTEBOOK = "application/x-ipynb+json"
 
+#: A session's id, or the beginning of it.
+Id = Annotated[str, Path(max_length=80)]
+
 
 @router.get("", responses=described(403))
-async def list_transcripts(running: GatewayOf, caller: Caller, tenant: str | None = None) -> list[TranscriptSummary]:
-    """All transcripts, the newest first."""
-    found = await asyncio.to_thread(running.transcripts.summaries, reach(running, caller, tenant))
-    names = TranscriptSummary.model_fields
-    return [TranscriptSummary(**{name: getattr(each, name) for name in names}) for each in found]
+async def list_transcripts(
+    running: GatewayOf,
+    caller: Caller,
+    tenant: Annotated[str | None, Query(max_length=64)] = None,
+    since: Annotated[datetime | None, Query(description="Sessions that went on after this time.")] = None,
+    until: Annotated[datetime | None, Query(description="Sessions that began before this time.")] = None,
+    tool: Annotated[
+        str | None,
+        Query(max_length=200, pattern=r"^[^\x00]*$", description="Called: `server.name`, or `server`."),
+    ] = None,
+    error: Annotated[
+        str | None, Query(max_length=200, pattern=r"^[^\x00]*$", description="In which it came up, by name; `any`.")
+    ] = None,
+    cost_min: Annotated[float | None, Query(ge=0, description="US dollars, of the model and of tools.")] = None,
+    cost_max: Annotated[float | None, Query(ge=0)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+    offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+) -> list[TranscriptSummary]:
+    """Transcripts that fit, the newest first; all of them where nothing is asked for."""
+    wanted = Wanted(
+        tenant=reach(running, caller, tenant),
+        since=since,
+        until=until,
+        tool=tool,
+        error=error,
+        cost_min=cost_min,
+        cost_max=cost_max,
+        limit=limit,
+        offset=offset,
+    )
+    await running.upkeep.flush()
+    found = await running.index.search(wanted)
+    return [TranscriptSummary(**msgspec.structs.asdict(each)) for each in found]
 
 
 @router.get(
@@ -29,7 +69,7 @@ async def list_transcripts(running: GatewayOf, caller: Caller, tenant: str | Non
     response_class=Response,
     responses={**described(404), 200: {"content": {NOTEBOOK: {}}, "description": "A notebook, nbformat 4.5."}},
 )
-async def get(running: GatewayOf, caller: Caller, session: str) -> Response:
+async def get(running: GatewayOf, caller: Caller, session: Id) -> Response:
     """A session's notebook; `.ipynb` may follow the id."""
 
     def look() -> tuple[str, bytes]:
@@ -37,10 +77,27 @@ async def get(running: GatewayOf, caller: Caller, session: str) -> Response:
         return path.name, running.transcripts.notebook(path)
 
     name, notebook = await asyncio.to_thread(look)
-    return Response(notebook, media_type=NOTEBOOK, headers=_attached(name))
+    return Response(notebook, media_type=NOTEBOOK, headers=attached(name))
 
 
-def _attached(name: str) -> dict[str, str]:
+@router.get("/{session}/verification", responses=described(404))
+async def verification(running: GatewayOf, caller: Caller, session: Id) -> TranscriptVerification:
+    """Whether record and notebook are, byte by byte, what was written, and end where the database says."""
+    path = await find(running, caller, session)
+    live = running.sessions.transcript(path.stem)
+    async with live.lock if live is not None else contextlib.nullcontext():  # nobody adds meanwhile
+        await running.upkeep.flush()
+        known = await running.index.head(path.stem)
+        found = await asyncio.to_thread(verify, path, known)
+    return TranscriptVerification(**msgspec.structs.asdict(found))
+
+
+async def find(running: Gateway, caller: Principal, session: str) -> FilePath:
+    """The notebook of a session that the caller reaches. Raises TranscriptError."""
+    return await asyncio.to_thread(running.transcripts.find, session, caller.tenant)
+
+
+def attached(name: str) -> dict[str, str]:
     """Headers of a file that browsers save and do not show."""
     return {
         "Content-Disposition": f'attachment; filename="{name}"',

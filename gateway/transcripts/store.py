@@ -143,7 +143,7 @@ class TranscriptStore:
         """
         if not NAME.match(session):
             raise TranscriptError(f"{session!r} is no session id. `omniops transcripts list` shows them.")
-        found = [path for path in self._files(tenant) if path.stem.startswith(session)]
+        found = [path for path in self.files(tenant) if path.stem.startswith(session)]
         exact = [path for path in found if path.stem == session]
         if len(exact or found) == 1:
             return (exact or found)[0]
@@ -153,7 +153,7 @@ class TranscriptStore:
 
     def summaries(self, tenant: str | None = None) -> list[Summary]:
         """All of a tenant's (None: everybody's), the newest first. Blocking. Files that are none are left out."""
-        found = (_summary(path) or self._made_summary(path) for path in self._files(tenant))
+        found = (_summary(path) or self._made_summary(path) for path in self.files(tenant))
         return sorted((each for each in found if each), key=lambda each: each.created, reverse=True)
 
     def _made_summary(self, path: Path) -> Summary | None:
@@ -180,7 +180,7 @@ class TranscriptStore:
             str(path),
         )
 
-    def _files(self, tenant: str | None) -> Iterator[Path]:
+    def files(self, tenant: str | None) -> Iterator[Path]:
         """The notebooks, also of records that have none yet."""
         if tenant is not None and not NAME.match(tenant):
             return

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import orjson
@@ -22,8 +21,6 @@ from gateway.transcripts.redaction import Redaction
 from gateway.transcripts.view import Fold, cell_bytes, node_of, notebook_bytes
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +72,8 @@ class Transcript:
         self.stale = False
         self.notebook_s = 0.0
         self.facts = self._facts()
-        self._lock = asyncio.Lock()
+        #: Held while it is added to.
+        self.lock = asyncio.Lock()
 
     async def add(self, *entries: Entry) -> None:
         """Add to the record; of a cell that ran before the last run stands. Cancelled, it still gets to the end.
@@ -95,11 +93,6 @@ class Transcript:
         """Bring the notebook on disk up to date. Raises OSError, TranscriptError."""
         if self.stale:
             await self._to_its_end(self._write_notebook, changes=False)
-
-    async def hold(self, work: Callable[[], T]) -> T:
-        """Do something with the files, in a thread, while nobody adds to them."""
-        async with self._lock:
-            return await asyncio.to_thread(work)
 
     def cell(self, id: str) -> Node | None:
         """The cell as the record has it; None for none, or none yet. Blocking."""
@@ -129,7 +122,7 @@ class Transcript:
 
     async def _to_its_end(self, work: Callable[[], None], *, changes: bool = True) -> None:
         async def locked() -> None:
-            async with self._lock:
+            async with self.lock:
                 await asyncio.to_thread(work)
             if changes:
                 self._keeping.changed(self)

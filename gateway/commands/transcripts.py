@@ -1,0 +1,157 @@
+"""`omniops transcripts`: what happened, and whether it is still what was written."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from gateway.client import GatewayClient, client_for
+from gateway.data_dir import DataDir
+from gateway.settings import load_settings
+from gateway.terminal import show_found, show_notebook, show_summaries
+from gateway.transcripts.redaction import Redaction
+from gateway.transcripts.store import TranscriptStore, parse_notebook
+from gateway.transcripts.verify import verify as verify_files
+
+app = typer.Typer(help="What happened: list, search, read, verify.", no_args_is_help=True)
+
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", help="The gateway.", show_default="OMNIOPS_CLIENT__URL, or the one on the data folder"),
+]
+TokenOption = Annotated[
+    str | None, typer.Option("--token", help="Its access token.", show_default="OMNIOPS_CLIENT__TOKEN, or as it runs")
+]
+TenantOption = Annotated[str | None, typer.Option("--tenant", "-t", help="Of this tenant only.")]
+SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="The session, or the beginning of its id.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@app.command("list")
+def list_transcripts(tenant: TenantOption = None, data_dir: DataDirOption = None) -> None:
+    """List the sessions, the newest first. Needs no running gateway."""
+    store = store_of(data_dir)
+    found = store.summaries(tenant)
+    if not found:
+        print(f"No transcripts in {store.root}.")
+        return
+    show_summaries(Console(), found)
+
+
+@app.command("show")
+def show_transcript(session: SessionArgument, data_dir: DataDirOption = None) -> None:
+    """Show a session from its first message to its last. Needs no running gateway."""
+    store = store_of(data_dir)
+    path = store.find(session)
+    console = Console()
+    show_notebook(console, parse_notebook(store.notebook(path), path))
+    console.print(f"\n{path}\nOpen it in Jupyter: jupyter lab {path}", style="dim", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def search(
+    tenant: TenantOption = None,
+    since: Annotated[datetime | None, typer.Option(help="Sessions that went on after this time (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Sessions that began before this time (UTC).")] = None,
+    tool: Annotated[str | None, typer.Option(help="That called it: server.name, or server.")] = None,
+    error: Annotated[str | None, typer.Option(help="In which it came up, by name; `any` for any.")] = None,
+    cost_min: Annotated[float | None, typer.Option(min=0, help="That cost as much at least, US dollars.")] = None,
+    cost_max: Annotated[float | None, typer.Option(min=0, help="That cost as much at most, US dollars.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Most that are shown.")] = 100,
+    as_json: JsonOption = False,
+    data_dir: DataDirOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Find sessions, the newest first, through a running gateway."""
+    asked: dict[str, object] = {"tenant": tenant, "tool": tool, "error": error, "limit": limit}
+    asked |= {"cost_min": cost_min, "cost_max": cost_max}
+    asked |= {"since": since and f"{since.isoformat()}Z", "until": until and f"{until.isoformat()}Z"}
+    with client_for(data_dir, url, token, silence_s=60) as client:
+        found = client.get("/v1/transcripts", {name: str(value) for name, value in asked.items() if value is not None})
+    if as_json:
+        print(json.dumps(found, indent=2))
+    elif found:
+        show_found(Console(), found)
+    else:
+        print("No such sessions.")
+
+
+@app.command()
+def verify(
+    session: Annotated[str | None, typer.Argument(metavar="ID", help="A session.", show_default="all")] = None,
+    tenant: TenantOption = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="The files alone, without a gateway: a record cut short is not found.")
+    ] = False,
+    as_json: JsonOption = False,
+    data_dir: DataDirOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Tell whether records and notebooks are, byte by byte, what was written. Ends with 1 where one is not.
+
+    The gateway compares the end of each record with what its database knows.
+    """
+    found = _offline(session, tenant, data_dir) if offline else _online(session, tenant, data_dir, url, token)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _tell(Console(), found, offline)
+    if not all(each["ok"] for each in found):
+        raise typer.Exit(1)
+
+
+def _offline(session: str | None, tenant: str | None, data_dir: Path | None) -> list[dict[str, Any]]:
+    store = store_of(data_dir)
+    paths = [store.find(session, tenant)] if session else list(store.files(tenant))
+    return [msgspec.to_builtins(verify_files(path, None, compare=False)) for path in paths]
+
+
+def _online(
+    session: str | None, tenant: str | None, data_dir: Path | None, url: str | None, token: str | None
+) -> list[dict[str, Any]]:
+    with client_for(data_dir, url, token, silence_s=600) as client:
+        ids = [session] if session else _all_ids(client, tenant)
+        return [client.get(f"/v1/transcripts/{quote(each, safe='')}/verification") for each in ids]
+
+
+def _all_ids(client: GatewayClient, tenant: str | None) -> list[str]:
+    ids: list[str] = []
+    narrow = {"tenant": tenant} if tenant else {}
+    while True:
+        page = client.get("/v1/transcripts", {"limit": "1000", "offset": str(len(ids))} | narrow)
+        ids += [each["session"] for each in page]
+        if len(page) < 1000:
+            return ids
+
+
+def _tell(console: Console, found: list[dict[str, Any]], offline: bool) -> None:
+    for each in found:
+        erased = f", {each['erased']} of them erased" if each["erased"] else ""
+        state = "ok" if each["ok"] else "DAMAGED"
+        line = f"{each['session']}  {each['tenant']}  {state}  {each['lines']} lines{erased}"
+        console.print(Text(line, style="" if each["ok"] else "bold red"), soft_wrap=True)
+        for problem in each["problems"]:
+            console.print(Text(f"    {problem}", style="red"), soft_wrap=True)
+    if offline:
+        console.print("Without a gateway the ends of the records were not compared with the database.", style="yellow")
+    if not found:
+        print("No transcripts.")
+
+
+def store_of(data_dir: Path | None) -> TranscriptStore:
+    """The transcripts of a data folder, to be read."""
+    settings = load_settings(data_dir=data_dir)
+    return TranscriptStore(DataDir(settings.data_dir).transcripts, Redaction(kinds=settings.transcripts.masked))
