@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from gateway.broker import Broker
 from gateway.cell_check import CellCheck, note_run, stopped
@@ -13,7 +14,7 @@ from gateway.cell_run import OutputStream, execute_cell, execute_request, resume
 from gateway.checking.types import Check
 from gateway.envelope import Envelope, make_envelope
 from gateway.live_session import LiveSession, SessionKernels
-from gateway.saving import save, settle
+from gateway.saving import flush, save, save_soon, settle
 from gateway.session_errors import SessionLost
 from gateway.session_rows import CellRow, RunningCell, SessionRows
 from gateway.types import CallRecord, CellRun
@@ -21,6 +22,8 @@ from kernel_pool.channels import Request
 from kernel_pool.pool import Kernel
 from kernel_pool.types import CellResult
 
+#: Runs of a session that may wait to be saved while more are run.
+_UNSAVED = 32
 #: Envelopes of cells with more output than this are made in a thread, bytes.
 _THREAD_BYTES = 20_000
 
@@ -66,6 +69,7 @@ class CellRunner:
             NotSaved: what the session ran before cannot be saved.
         """
         session, kernel = live.grant.session, _kernel_of(live)
+        await flush(live)
         await settle(live)
         known = await check.before(kernel) if check is not None else None
         if known is not None and known.stopped:
@@ -86,6 +90,7 @@ class CellRunner:
             NotSaved: what the session ran before cannot be saved.
         """
         session, kernel = live.grant.session, _kernel_of(live)
+        await flush(live, _UNSAVED)
         await settle(live)
         await self._rows.begin_cell(session, cell, request.msg_id, deadline_s)
         await self._broker.begin_cell(session, cell.id, deadline_s=deadline_s)
@@ -141,8 +146,12 @@ class CellRunner:
             run=msg_id,
             check=check,
         )
-        # the transcript first: a cell whose row says that it is over is in it
-        await save(live, lambda: live.transcript.add(run), lambda: self._rows.end_cell(session, cell.id, result.status))
+        if told:
+            # the transcript first: a cell whose row says that it is over is in it
+            ended = partial(self._rows.end_cell, session, cell.id, result.status)
+            await save(live, partial(live.transcript.add, run), ended)
+        else:
+            save_soon(live, run, self._rows)
         if result.state_lost and not live.over:
             await self._kernels.lose(live, result.exit.detail if result.exit else result.reason)
         return run

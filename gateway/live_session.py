@@ -49,6 +49,9 @@ class LiveSession:
     jobs: dict[str, Job] = field(default_factory=dict)
     #: What could not be saved yet, in order.
     owed: deque[Callable[[], Awaitable[object]]] = field(default_factory=deque)
+    #: Runs that are being saved behind their answers, and what saves them.
+    unsaved: list[CellRun] = field(default_factory=list)
+    saving: asyncio.Task[None] | None = None
     #: The kernel works on the first of them; and when the last one ended (loop time).
     executing: bool = False
     used: float = 0.0

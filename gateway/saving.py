@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -13,6 +15,8 @@ from gateway.session_errors import NotSaved
 
 if TYPE_CHECKING:
     from gateway.live_session import LiveSession
+    from gateway.session_rows import SessionRows
+    from gateway.types import CellRun
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +37,35 @@ async def save(live: LiveSession, *steps: Callable[[], Awaitable[object]], in_or
             except PASSING as error:
                 log.error("a session cannot be saved", session=live.grant.session, error=str(error))
         live.owed.append(step)
+
+
+def save_soon(live: LiveSession, run: CellRun, rows: SessionRows) -> None:
+    """Save a run behind its answer, together with those that end meanwhile. `flush` waits for it.
+
+    A gateway that is killed before has nothing of it; the next one asks the kernel for the latest cell all the same.
+    """
+    live.unsaved.append(run)
+    if live.saving is None or live.saving.done():
+        live.saving = asyncio.create_task(_save_runs(live, rows))
+
+
+async def flush(live: LiveSession, most: int = 0) -> None:
+    """Wait until at most so many runs are still to be saved."""
+    if live.saving is not None and (len(live.unsaved) > most or most == 0):
+        await asyncio.shield(live.saving)
+
+
+async def _save_runs(live: LiveSession, rows: SessionRows) -> None:
+    session = live.grant.session
+    while live.unsaved:
+        runs = tuple(live.unsaved)
+        live.unsaved.clear()
+        ended = {run.cell: run.result.status for run in runs}
+        try:
+            # the transcript first: a cell whose row says that it is over is in it
+            await save(live, partial(live.transcript.add, *runs), partial(rows.end_cells, session, ended))
+        except Exception as error:  # noqa: BLE001 - the boundary of a task that nobody may wait for
+            log.error("cells could not be saved", session=session, cells=list(ended), error=str(error))
 
 
 async def settle(live: LiveSession) -> None:

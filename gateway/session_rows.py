@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -75,6 +76,13 @@ _BEGIN_CELL = f"""
 _END_CELL = f"""
     WITH {_LAZILY}, forgotten AS (DELETE FROM request WHERE session = %(session)s AND cell = %(id)s)
     UPDATE cell SET status = %(status)s, ended = now() FROM lazily WHERE session = %(session)s AND id = %(id)s
+"""  # noqa: S608
+
+_END_CELLS = f"""
+    WITH {_LAZILY}, forgotten AS (DELETE FROM request WHERE session = %(session)s AND cell = ANY(%(ids)s))
+    UPDATE cell SET status = over.status, ended = now()
+    FROM lazily, unnest(%(ids)s::text[], %(statuses)s::text[]) AS over (id, status)
+    WHERE session = %(session)s AND cell.id = over.id
 """  # noqa: S608
 
 _ABANDON = """
@@ -185,6 +193,11 @@ class SessionRows:
 
     async def end_cell(self, session: str, cell: str, status: CellStatus) -> None:
         await self._database.execute(_END_CELL, {"session": session, "id": cell, "status": status})
+
+    async def end_cells(self, session: str, ended: Mapping[str, CellStatus]) -> None:
+        """Several at once: ids, and how each ended."""
+        values = {"session": session, "ids": list(ended), "statuses": list(ended.values())}
+        await self._database.execute(_END_CELLS, values)
 
     async def add_turn(
         self,

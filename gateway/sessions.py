@@ -21,7 +21,7 @@ from gateway.cell_check import CellCheck, CellChecks
 from gateway.cell_run import OutputStream
 from gateway.cell_runner import CellRunner
 from gateway.live_session import Job, LiveSession, SessionKernels
-from gateway.saving import save, settle
+from gateway.saving import flush, save, settle
 from gateway.session_book import SessionBook
 from gateway.session_errors import BadCell, NotSaved, SessionBusy, SessionEnded
 from gateway.session_requests import SessionRequests
@@ -258,6 +258,7 @@ class Sessions:
         async with live.lock:
             await self._kernels.drop(live)
             await self._broker.disarm(session)
+            await flush(live)
             await self._kernels.set_state(live, "ended")
             await save(live, lambda: self._broker.withdraw(session, "Its session has ended."))
             self._book.let_go(live)
@@ -346,6 +347,7 @@ class Sessions:
 
     async def _save_all(self) -> None:
         for live in self._book.live.values():
+            await flush(live)
             try:
                 await settle(live)
             except NotSaved as error:
