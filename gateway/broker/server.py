@@ -25,9 +25,10 @@ from kernel_pool.sandbox import wire
 from servers.errors import BudgetExceeded, ToolDenied
 
 from .attempt import ReaderGone, Value
-from .calls import Calls, Outcome
+from .calls import Calls
 from .canonical import parse_arguments
 from .looks import Looks
+from .one_call import Outcome
 from .policy import MIB
 
 log = structlog.get_logger(__name__)

@@ -21,9 +21,10 @@ from demo.shop.auth import Key
 from demo.shop.seed import build
 from demo.shop.store import Snapshot, Store
 from gateway.broker.behind import Read, WriteBehind
-from gateway.broker.calls import Calls, Outcome
+from gateway.broker.calls import Calls
 from gateway.broker.contexts import Contexts
 from gateway.broker.journal import Journal, Row
+from gateway.broker.one_call import Outcome
 from gateway.db import Database
 from gateway.settings import BrokerSettings, Settings, load_settings
 from gateway.tool_catalogue import Catalogue
@@ -173,7 +174,7 @@ class Gateway:
     async def die(self) -> None:
         """Nothing of it goes on, and what it held is free, as a process's locks are."""
         self.life.dead = True
-        flights = [flight.task for flight in self.calls._flights.values()]
+        flights = [flight.task for flight in self.calls._flights.all]
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)

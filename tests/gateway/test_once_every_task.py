@@ -35,7 +35,7 @@ from retail_tasks import script_of, tasks_with_writes
 from demo import tau
 from demo.model.script import Call
 from gateway.broker.behind import WriteBehind
-from gateway.broker.calls import Outcome
+from gateway.broker.one_call import Outcome
 from gateway.db import Database
 from gateway.types import Grant
 from servers.registry import Registry, load_registry

@@ -149,7 +149,7 @@ async def test_a_tenants_own_server_is_seen_and_called_by_nobody_else(place: Pla
     assert isinstance(await world.refused("crm.add", other, a=1, b=2), ToolNotFound)
     # Not even with the other tenant's snapshot in hand.
     tool = world.catalogue.of(acme).get("crm.add")
-    contexts = world.broker._calls._contexts
+    contexts = world.broker._calls._runs._contexts
     context = await contexts.context(other, await contexts.pins(other), tool, idempotency_key="k", resuming=False)
     with pytest.raises(ToolNotFound):
         await tool.call(context, {"a": 1, "b": 2})
