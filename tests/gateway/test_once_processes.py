@@ -1,8 +1,9 @@
 """Kernels and gateways in processes of their own, killed at every point of every write tool: each write once.
 
 What `test_once_every_task.py` plays through for all tasks, here with real kills, on the real socket between stub and
-broker, and over HTTP: of every tool that changes something one call, and every victim killed at the three points that
-differ most; of two tools the gateway at the others too. `EXACTLY_ONCE=all`: all, in every call of every task.
+broker, and over HTTP: of every tool that changes something one call, and every victim killed where the effect is there
+and nobody knows of it; before and after that, one by turns; of two tools the gateway at every point too.
+`EXACTLY_ONCE=all`: all, in every call of every task.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def forks(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     root = str(script.parents[2])
     with subprocess.Popen(
         [sys.executable, str(script), *arguments],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([root, str(script.parent)])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([root, str(script.parents[1]), str(script.parent)])},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -97,15 +98,15 @@ def forks(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def task_for(tool: str) -> str:
-    """The shortest with a call of the tool; one that moves money on a gift card, where there is one."""
+def tasks_for(tool: str) -> list[str]:
+    """Those with a call of the tool, the shortest first; before them those that move money on a gift card."""
     found = []
     for task in tasks_with_writes() + (tau.load_tasks() if tool in RARE else ()):
         calls = [call for call, _ in script_of(task).calls]
         if any(call.tool == tool for call in calls):
             card = any("gift_card" in str(call.arguments.get("payment_method_id")) for call in calls)
             found.append((not card, len(calls), task.id))
-    return min(found)[2]
+    return [task for _, _, task in sorted(found)]
 
 
 #: Of the package's tasks alone.
@@ -125,15 +126,27 @@ TOOLS = (
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_write_is_applied_once_whoever_is_killed_wherever(stage: Stage, tool: str) -> None:
-    task = task_for(tool)
-    passed, expected = stage.play(task)
-    assert any(row[0] == tool and row[3] == "applied" for row in expected["journal"])
+    for task in tasks_for(tool)[:5]:  # of some the shop refuses the write
+        passed, expected = stage.play(task)
+        if any(row[0] == tool and row[3] == "applied" for row in expected["journal"]):
+            break
+    else:
+        pytest.fail(f"no task has a write of {tool} that the shop makes")
     points = {point: number for number, (of, point) in reversed(list(enumerate(passed))) if of == tool}
     assert points.keys() >= (POINTS if tool.startswith("support") else POINTS | {"request 1 applied"})
     for point, at in points.items():
-        every = ALL or point in ("executing", "request 1 applied", "answered")
-        for victim in VICTIMS if every else ("gateway",) if tool in THOROUGH else ():
+        for victim in victims(tool, point):
             assert stage.kill(task, victim, at, point) == expected, f"{victim} killed at {point!r}"
+
+
+def victims(tool: str, point: str) -> tuple[str, ...]:
+    """Everybody where the effect is there and nobody knows of it; before and after that, one by turns."""
+    if ALL or point == "request 1 applied" or (tool.startswith("support") and point == "executing"):
+        return VICTIMS
+    turn = VICTIMS[TOOLS.index(tool) % len(VICTIMS)]
+    if tool in THOROUGH:
+        return tuple({"gateway": 0, turn: 0})
+    return (turn,) if point in ("executing", "answered") else ()
 
 
 if ALL:  # hours
