@@ -36,6 +36,24 @@ with tool_session("critical", approved=True) as tools:
 """
 
 
+#: The old function of the page, and the new tool through a kernel, asked the same.
+MOVED = """
+import json
+STATIONS = {{"Bern": -3, "Rome": 12}}
+{old}
+from gateway.testing import tool_session
+from servers.errors import ToolNotFound
+with tool_session("moved") as tools:
+    for given in ({{"city": "Bern"}}, {{"city": "Rome", "unit": "F"}}, {{"city": "Oslo"}}):
+        before = json.loads(get_forecast(json.dumps(given)))
+        try:
+            assert tools.call("weather.forecast", **given) == before, before
+        except ToolNotFound as error:
+            assert before == {{"error": "unknown city"}}, error
+            print("raised")
+"""
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S)
 
@@ -72,7 +90,7 @@ def test_ten_minutes_lead_to_a_tool_of_ones_own(newcomer: Path) -> None:
     assert "woocommerce.refund_order" in run(look, newcomer)
 
 
-def test_the_old_definition_is_the_new_tools_but_for_what_it_left_unsaid(newcomer: Path) -> None:
+def test_a_tool_that_moved_over_has_the_old_ones_definition_and_answers(newcomer: Path) -> None:
     [old] = map(json.loads, blocks("json"))
     folder = newcomer / "moved"
     (folder / "weather").mkdir(parents=True)
@@ -83,10 +101,13 @@ def test_the_old_definition_is_the_new_tools_but_for_what_it_left_unsaid(newcome
     for name, schema in old["parameters"]["properties"].items():
         assert ("enum" in schema) == ("enum" in new["properties"][name])
         assert set(schema.get("enum", ())) == set(new["properties"][name].get("enum", ()))
+    [function] = [block for block in blocks("python") if "def get_forecast" in block]
+    (newcomer / "moved.py").write_text(MOVED.format(old=function))
+    assert run("python moved.py", newcomer).splitlines()[-1] == "raised"
 
 
 def test_a_critical_tool_is_shown_approved_in_a_batch_and_taken_back(newcomer: Path) -> None:
-    *_, voucher, batch = blocks("python")
+    voucher, batch = (block for block in blocks("python") if "put_euros" in block)
     folder = newcomer / "critical" / "voucher"
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text('"""Gift cards."""')
