@@ -79,6 +79,12 @@ def reach(running: Gateway, caller: Principal, tenant: str | None) -> str | None
     return tenant or caller.tenant
 
 
+def check_decider(person: Person, tenant: str | None) -> None:
+    """Raises ProblemError: 403 where a list is asked for of a tenant that the person does not reach."""
+    if tenant is not None and person.tenants is not None and tenant not in person.tenants:
+        raise ProblemError(403, "forbidden", f"This token does not reach tenant {tenant[:64]!r}.")
+
+
 async def session_of(running: GatewayOf, caller: Caller, session: Annotated[str, Path(max_length=64)]) -> SessionInfo:
     """The session of the path, if the caller reaches it. Raises SessionNotFound, ProblemError (403)."""
     found = await running.sessions.get(session, caller.tenant)

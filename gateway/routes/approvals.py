@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.responses import StreamingResponse
 
 from gateway.approvals.desk import Person
-from gateway.routes.access import Decider, GatewayOf
+from gateway.routes.access import Decider, GatewayOf, check_decider
 from gateway.routes.approval_models import Approval, Decision, Denial, State, Write
 from gateway.routes.events import EventResponse, Events
 from gateway.routes.problems import described
@@ -33,6 +33,7 @@ async def list_approvals(
     limit: Limit = 100,
 ) -> list[Approval]:
     """Requests for approval, the newest first. `state=pending`: those that wait."""
+    check_decider(person, tenant)
     found = await running.desk.find(person, tenant=tenant, session=session, state=state, limit=limit)
     return [Approval.of(each) for each in found]
 
@@ -80,6 +81,7 @@ async def list_writes(
     running: GatewayOf, person: Decider, tenant: str | None = None, session: str | None = None, limit: Limit = 100
 ) -> list[Write]:
     """Writes that sessions have made, the newest first."""
+    check_decider(person, tenant)
     return [Write.of(each) for each in await running.reverts.find(person, tenant=tenant, session=session, limit=limit)]
 
 

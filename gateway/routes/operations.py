@@ -23,11 +23,13 @@ async def health(running: GatewayOf) -> Health:
 @router.get("/v1/status", responses=described())
 async def status(running: GatewayOf, caller: Caller) -> Status:
     """How the gateway is."""
+    pool = asdict(running.pool.status())
+    pool["tenants"] = {name: kernels for name, kernels in pool["tenants"].items() if caller.may_reach(name)}
     tenants = [name for name in sorted(running.settings.tenants) if caller.may_reach(name)]
     return Status(
         version=version("omniops-kernels"),
         isolation=running.isolation,
-        pool=asdict(running.pool.status()),
+        pool=pool,
         tenants=tenants,
     )
 
