@@ -79,7 +79,7 @@ def run(script: str, folder: Path) -> str:
 
 
 def test_ten_minutes_lead_to_a_tool_of_ones_own(newcomer: Path) -> None:
-    make, look = blocks("sh")
+    make, _ = blocks("sh")
     printed = run(make, newcomer)
     assert "1 tool, nothing to complain about." in printed
     assert "3 passed" in printed
@@ -87,6 +87,10 @@ def test_ten_minutes_lead_to_a_tool_of_ones_own(newcomer: Path) -> None:
     (newcomer / "tools" / "weather" / "tools.py").write_text(tool)
     (newcomer / "trial.py").write_text(trial)
     run("omniops tools check weather --dir tools && python trial.py", newcomer)
+
+
+def test_there_is_a_look_around(newcomer: Path) -> None:
+    _, look = blocks("sh")
     assert "woocommerce.refund_order" in run(look, newcomer)
 
 

@@ -180,5 +180,5 @@ def test_what_is_critical_can_be_tried_as_if_it_were_approved() -> None:
     hook = {"topic": "order.updated", "delivery_url": "https://example.com/orders"}
     with tool_session() as session, pytest.raises(ApprovalRequired):
         session.call("woocommerce.create_webhook", **hook)
-    with tool_session(approved=True) as session, pytest.raises(ToolDenied, match="No webhook secret"):
+    with tool_session(approved=True) as session, pytest.raises(ToolDenied, match="No store is configured"):
         session.call("woocommerce.create_webhook", **hook)
