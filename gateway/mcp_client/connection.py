@@ -30,6 +30,8 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 from tenacity import RetryCallState, wait_exponential_jitter
 
+from gateway.broker.scrub import Scrubber
+from gateway.credentials.known import Secrets
 from gateway.settings import McpSettings
 from servers.foreign.words import one_line
 
@@ -71,6 +73,8 @@ class Connection:
         self._settings = settings
         self._listed = listed
         self._clean = clean
+        #: What the server was given: it may say so in its tools' descriptions, which kernels and models read.
+        self._given = Secrets(config.secrets)
         self._wait = wait_exponential_jitter(
             multiplier=settings.backoff_s, max=settings.backoff_maximum_s, jitter=settings.backoff_s
         )
@@ -226,7 +230,7 @@ class Connection:
             try:
                 async with asyncio.timeout(self._settings.connect_s):
                     client = await self._open(stack, answers, ending)
-                    listing = await list_tools(client, self._settings)
+                    listing = await list_tools(client, self._settings, Scrubber(self._given).known_tree)
                     await self._listed(listing)
             except TimeoutError:  # said now: a program that is ended for it has a status as well
                 raise answers.problem() or Unusable(self._silent) from None
@@ -244,7 +248,7 @@ class Connection:
 
     async def _open(self, stack: AsyncExitStack, answers: Answers, ending: Ending) -> Client:
         assert self._config.transport is not None
-        config = await resolved(self._config.transport, self._config.owner, self._credential)
+        config = await resolved(self._config.transport, self._config.owner, self._give)
         if not isinstance(config, Http):
             transport = stdio_transport(self._config.name, config, self._settings, ending, self._clean)
             return await stack.enter_async_context(self._of(transport))
@@ -256,6 +260,11 @@ class Connection:
                     raise
                 answers.status = 0
         return await stack.enter_async_context(self._of(sse_transport(config, self._settings)))
+
+    async def _give(self, owner: str, name: str) -> str:
+        value = await self._credential(owner, name)
+        self._given.add([value])
+        return value
 
     def _of(self, transport: Transport) -> Client:
         """No cache (definitions are kept elsewhere) and nothing that a server may ask of us: no model, no person."""
@@ -291,7 +300,7 @@ class Connection:
                 if until <= clock():
                     self._changed, listed = False, clock()
                     async with asyncio.timeout(self._settings.connect_s):
-                        await self._listed(await list_tools(client, self._settings))
+                        await self._listed(await list_tools(client, self._settings, Scrubber(self._given).known_tree))
                     continue
             elif until <= clock():
                 return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from mcp import Client
@@ -28,8 +30,8 @@ class Listing:
     program: str
 
 
-async def list_tools(client: Client, settings: McpSettings) -> Listing:
-    """Every page of the server's list.
+async def list_tools(client: Client, settings: McpSettings, clean: Callable[[Any], Any]) -> Listing:
+    """Every page of the server's list; `clean` takes secrets out of descriptions and schemas.
 
     Raises:
         Unusable: the list has no end.
@@ -42,7 +44,7 @@ async def list_tools(client: Client, settings: McpSettings) -> Listing:
     while client.server_capabilities.tools is not None:
         page = await client.list_tools(cursor=cursor)
         for tool in page.tools:
-            _take(tool, found, notes, settings)
+            _take(tool, found, notes, settings, clean)
         cursor = page.next_cursor
         if not cursor:
             break
@@ -54,7 +56,9 @@ async def list_tools(client: Client, settings: McpSettings) -> Listing:
     return Listing(tuple(found.values()), tuple(notes[:20]), program)
 
 
-def _take(tool: Tool, found: dict[str, Definition], notes: list[str], settings: McpSettings) -> None:
+def _take(
+    tool: Tool, found: dict[str, Definition], notes: list[str], settings: McpSettings, clean: Callable[[Any], Any]
+) -> None:
     shown = one_line(tool.name, 60)
     annotations = tool.annotations.model_dump(by_alias=True, exclude_none=True) if tool.annotations else {}
     if tool.title:
@@ -69,7 +73,8 @@ def _take(tool: Tool, found: dict[str, Definition], notes: list[str], settings: 
     elif _size(definition) > settings.definition_kb * 1024:
         notes.append(f"{shown!r} is left out: its definition is over {settings.definition_kb} KiB (mcp.definition_kb)")
     else:
-        found[tool.name] = definition
+        told = [definition.description, definition.input_schema, definition.output_schema, dict(annotations)]
+        found[tool.name] = Definition(tool.name, *clean(told))
 
 
 def _size(definition: Definition) -> int:

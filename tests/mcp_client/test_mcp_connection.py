@@ -21,6 +21,7 @@ from gateway.mcp_client.config import Http, ServerConfig, Stdio, Transport
 from gateway.mcp_client.connection import Connection
 from gateway.mcp_client.listing import Listing
 from gateway.mcp_client.problems import NeedsLogin, Unusable
+from gateway.mcp_client.references import Lookup
 from gateway.mcp_client.results import value_of
 from gateway.settings import McpSettings
 
@@ -36,16 +37,17 @@ def stdio(folder: Path, mode: str = "", **env: str) -> Stdio:
 
 
 @asynccontextmanager
-async def connection(transport: Transport, **limits: Any) -> AsyncIterator[Connection]:
+async def connection(
+    transport: Transport, secrets: frozenset[str] = frozenset(), credential: Lookup = no_credential, **limits: Any
+) -> AsyncIterator[Connection]:
     LISTINGS.clear()
 
     async def listed(listing: Listing) -> None:
         LISTINGS.append(listing)
 
     settings = McpSettings(**{"backoff_s": 30, "stop_grace_s": 1, **limits})
-    made = Connection(
-        ServerConfig("", "awkward", "awkward", transport), settings, listed, lambda text: text, no_credential
-    )
+    config = ServerConfig("", "awkward", "awkward", transport, secrets=secrets)
+    made = Connection(config, settings, listed, lambda text: text, credential)
     yield made
     await made.close()
 
@@ -78,6 +80,25 @@ async def test_all_pages_of_tools_are_listed_and_tools_answer(shared: Connection
     assert len(LISTINGS[-1].definitions) == 12
     assert LISTINGS[-1].definitions[0].annotations == {"readOnlyHint": True}
     assert LISTINGS[-1].program == "awkward 1.0"
+
+
+@pytest.mark.parametrize("kept", ["environment", "credential"])
+async def test_what_a_server_was_given_is_taken_out_of_what_it_says_of_its_tools(kept: str, tmp_path: Path) -> None:
+    secret = "tok_0123456789"
+    schema = {"type": "object", "properties": {"key": {"type": "string", "default": secret}}}
+    told = {"description": f"Calls with {secret}.", "inputSchema": schema, "annotations": {"title": secret}}
+    (tmp_path / "tools.json").write_text(json.dumps({"add": told}))
+
+    async def credential(tenant: str, name: str) -> str:
+        return secret
+
+    given = "secret://api_token" if kept == "credential" else secret
+    secrets = frozenset({secret} if kept == "environment" else ())
+    async with connection(stdio(tmp_path, API_TOKEN=given), secrets, credential) as made:
+        await made.connected()
+    [add] = [each for each in LISTINGS[-1].definitions if each.name == "add"]
+    assert add.description == "Calls with [secret]."
+    assert secret not in repr(LISTINGS)
 
 
 async def test_calls_run_beside_one_another(shared: Connection) -> None:
