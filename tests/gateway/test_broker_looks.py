@@ -100,6 +100,7 @@ async def test_a_session_is_told_of_what_its_role_may_call_and_of_nothing_else(f
         for query in ("refund an order", "delete a coupon", "sales report"):
             told = {tool.name for tool in await asked(agent, "search", query, 50)}
             assert not told & hidden
+            assert {tool.name for tool in await asked(operator, "search", query, 50)} & hidden
         assert "woocommerce.cancel_order" in {t.name for t in await asked(agent, "search", "cancel an order", 3)}
         assert "woocommerce.refund_order" in {t.name for t in await asked(operator, "search", "refund an order", 5)}
         names = (await asked(agent, "server", "woocommerce")).names
@@ -115,7 +116,9 @@ async def test_a_tenant_is_told_nothing_of_anothers_servers(folder: Path) -> Non
     catalogue = Tenants(a=with_more(tools_of("crm_of_a", 3)), b=with_more(tools_of("shipping_of_b", 3)))
     async with door(folder, catalogue, "a") as a, door(folder, catalogue, "b") as b:
         assert [t.name for t in await asked(a, "search", "crm thing 1", 1)] == ["crm_of_a.do_1"]
-        assert not [t for t in await asked(b, "search", "crm_of_a do thing", 50) if "crm" in t.name]
+        told_b = [t.name for t in await asked(b, "search", "crm_of_a do thing", 50)]
+        assert "shipping_of_b.do_1" in told_b
+        assert not [name for name in told_b if "crm" in name]
         assert "crm_of_a" not in [s.name for s in (await asked(b, "servers")).servers]
         for what, name in (("server", "crm_of_a"), ("tool", "crm_of_a.do_1"), ("pyi", "crm_of_a")):
             with pytest.raises(NotFound) as told:

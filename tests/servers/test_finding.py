@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,12 +98,43 @@ def test_equal_tools_are_in_the_same_order_whatever_order_they_came_in() -> None
     assert names(forward) == names(backward) == [f"s{i}.same" for i in range(5)]
 
 
-@pytest.mark.parametrize(
-    "query", ["", " ", "\0", "?!", "the of and", "x" * 100_000, "a b " * 50_000, "\ud800", "(((", "\\"]
-)
+STRANGE = ["", " ", "\0", "?!", "the of and", "x" * 100_000, "a b " * 50_000, "\ud800", "(((", "\\", "' OR 1=1 --"]
+
+
+@pytest.mark.parametrize("query", STRANGE)
 def test_no_query_is_too_strange(query: str) -> None:
-    finder = Finders().of(registry_of(made("a.one", "Do it."), made("a.two", "Do that.")))
-    assert len(finder.find(query)) <= 2
+    finder = Finders().of(registry_of(made("air.fly", "Fly there."), made("sea.swim", "Swim there.")))
+    assert finder.find(query) == []
+    assert names(finder.find(f"fly {query}")) == ["air.fly"]
+
+
+def test_what_stands_beyond_the_length_of_a_query_is_not_read() -> None:
+    finder = Finders().of(registry_of(made("air.fly", "Fly there.")))
+    assert finder.find("x" * finder_module.MAX_QUERY + " fly") == []
+
+
+def test_several_roles_find_what_any_of_them_may_call_and_one_server_its_own() -> None:
+    tools = [made(f"{server}.{role}_note", "A note.", roles=(role,)) for server in "ab" for role in EVERYBODY]
+    finder = Finders().of(registry_of(*tools))
+    both = frozenset({"agent", "analyst"})
+    assert set(names(finder.find("note", both))) == {f"{s}.{r}_note" for s in "ab" for r in both}
+    assert set(names(finder.find("note", both, server="b"))) == {"b.agent_note", "b.analyst_note"}
+    assert set(names(finder.find("note", server="b"))) == {f"b.{r}_note" for r in EVERYBODY}
+    assert finder.find("note", frozenset()) == []
+    assert finder.find("note", server="c") == []
+
+
+def test_the_questions_that_the_ranker_was_tuned_with_are_not_those_that_measure_it() -> None:
+    folder = Path(__file__).parents[2] / "benchmarks"
+    measured, tuned = (
+        [line.split("\t") for line in (folder / name).read_text().splitlines()]
+        for name in ("questions.tsv", "questions_dev.tsv")
+    )
+    assert (len(measured), len(tuned)) == (200, 100)
+    assert not {question for question, _ in measured} & {question for question, _ in tuned}
+    assert not {tool for _, right in measured for tool in right.split()} & {
+        tool for _, right in tuned for tool in right.split()
+    }
 
 
 def test_nothing_is_found_among_nothing() -> None:
