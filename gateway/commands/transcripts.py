@@ -17,8 +17,11 @@ from gateway.client import GatewayClient, client_for
 from gateway.data_dir import DataDir
 from gateway.settings import load_settings
 from gateway.terminal import show_found, show_notebook, show_summaries
+from gateway.transcripts.clean import clean_json, plain
+from gateway.transcripts.diff import code_cells, differences
+from gateway.transcripts.files import write_atomically
 from gateway.transcripts.redaction import Redaction
-from gateway.transcripts.store import TranscriptStore, parse_notebook
+from gateway.transcripts.store import Form, TranscriptStore, parse_notebook
 from gateway.transcripts.verify import verify as verify_files
 
 app = typer.Typer(help="What happened: list, search, read, verify.", no_args_is_help=True)
@@ -155,3 +158,57 @@ def store_of(data_dir: Path | None) -> TranscriptStore:
     """The transcripts of a data folder, to be read."""
     settings = load_settings(data_dir=data_dir)
     return TranscriptStore(DataDir(settings.data_dir).transcripts, Redaction(kinds=settings.transcripts.masked))
+
+
+@app.command()
+def export(
+    session: SessionArgument,
+    form: Annotated[Form, typer.Option("--format", "-f", help="jsonl: the record, nothing masked.")] = "html",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.", show_default="ID.FORMAT")] = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Write a session as a file to give away: a page that is safe to open, a notebook, or the record.
+
+    Needs no running gateway. Personal data is masked as `transcripts.masked` says.
+    """
+    store = store_of(data_dir)
+    path = store.find(session)
+    content = store.export(path, form)
+    target = out or Path(f"{path.stem}.{form}")
+    write_atomically(target, content)
+    print(f"{target}: {len(content):,} bytes")
+
+
+@app.command()
+def diff(
+    before: SessionArgument,
+    after: Annotated[str, typer.Argument(metavar="OTHER", help="Another session.")],
+    as_json: JsonOption = False,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Tell where the cells of two sessions differ, in code, status and outputs. Ends with 1 where they do.
+
+    Needs no running gateway. Execution counts are not compared, nor how a stream was cut into outputs.
+    """
+    store = store_of(data_dir)
+    cells = []
+    for session in (before, after):
+        cells.append(code_cells(store.cells(store.find(session))))
+    found = clean_json(msgspec.to_builtins(differences(cells[0], cells[1])), store.redaction.personal)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _show_differences(Console(), found, sum(map(len, cells)) // 2)
+    if found:
+        raise typer.Exit(1)
+
+
+def _show_differences(console: Console, found: list[dict[str, Any]], cells: int) -> None:
+    for each in found:
+        ids = " / ".join(each[side] or "none" for side in ("before", "after"))
+        console.print(Text(f"cell {each['number']} ({ids}): {', '.join(each['what'])}", style="bold"), soft_wrap=True)
+        for line in each["lines"]:
+            style = {"+": "green", "-": "red"}.get(line[:1], "dim")
+            console.print(Text(plain(f"    {line}"), style=style), soft_wrap=True)
+    if not found:
+        print(f"No differences in {cells} cells.")

@@ -15,14 +15,17 @@ from fastapi.responses import Response
 from gateway.auth import Principal
 from gateway.routes.access import Caller, GatewayOf, reach
 from gateway.routes.models import TranscriptSummary, TranscriptVerification
-from gateway.routes.problems import described
+from gateway.routes.problems import ProblemError, described
 from gateway.runtime import Gateway
 from gateway.transcripts.index import Query as Wanted
+from gateway.transcripts.store import Form
 from gateway.transcripts.verify import verify
 
 router = APIRouter(prefix="/v1/transcripts", tags=["transcripts"])
 
 NOTEBOOK = "application/x-ipynb+json"
+RECORD = "application/x-ndjson"
+_TYPES = {"ipynb": NOTEBOOK, "html": "text/html; charset=utf-8", "jsonl": RECORD}
 
 #: A session's id, or the beginning of it.
 Id = Annotated[str, Path(max_length=80)]
@@ -92,6 +95,26 @@ async def verification(running: GatewayOf, caller: Caller, session: Id) -> Trans
     return TranscriptVerification(**msgspec.structs.asdict(found))
 
 
+@router.get(
+    "/{session}/export",
+    response_class=Response,
+    responses={**described(403, 404), 200: {"content": {NOTEBOOK: {}, "text/html": {}, RECORD: {}}}},
+)
+async def export(
+    running: GatewayOf,
+    caller: Caller,
+    session: Id,
+    form: Annotated[Form, Query(alias="format", description="jsonl: the record as it is.")] = "html",
+) -> Response:
+    """A session as a file to give away. Personal data is masked, but in the record, which the server's token gets."""
+    path = await find(running, caller, session)
+    if form == "jsonl" and caller.tenant is not None:
+        hint = "Ask with the server's own token, or for another format."
+        raise ProblemError(403, "forbidden", "This token gets no records: nothing is masked there.", hint)
+    content = await asyncio.to_thread(running.transcripts.export, path, form)
+    return Response(content, media_type=_TYPES[form], headers=attached(f"{path.stem}.{form}"))
+
+
 async def find(running: Gateway, caller: Principal, session: str) -> FilePath:
     """The notebook of a session that the caller reaches. Raises TranscriptError."""
     return await asyncio.to_thread(running.transcripts.find, session, caller.tenant)
@@ -102,5 +125,5 @@ def attached(name: str) -> dict[str, str]:
     return {
         "Content-Disposition": f'attachment; filename="{name}"',
         "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "sandbox",
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox",
     }

@@ -251,24 +251,6 @@ class Record:
         return start
 
 
-def last_line(path: Path) -> Line | None:
-    """The last whole line of a record, unchecked; None for none. Raises TranscriptError."""
-    try:
-        with open(path, "rb", opener=_no_link) as file:
-            end = file.seek(0, os.SEEK_END)
-            tail = b""
-            while end > 0 and tail.count(b"\n") < 2:
-                start = max(0, end - max(65_536, 2 * len(tail)))
-                file.seek(start)
-                tail, end = file.read(end - start) + tail, start
-        whole = tail[: tail.rfind(b"\n") + 1].splitlines()
-        return msgspec.json.decode(whole[-1], type=Line) if whole else None
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.MsgspecError) as error:
-        raise TranscriptError(f"The record {path} cannot be read: {error}.") from error
-
-
 def _no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
 

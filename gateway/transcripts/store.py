@@ -21,12 +21,14 @@ from gateway.transcripts.errors import TranscriptError as TranscriptError
 from gateway.transcripts.files import parse_notebook as parse_notebook
 from gateway.transcripts.files import read_notebook as read_notebook
 from gateway.transcripts.files import write_atomically as write_atomically
-from gateway.transcripts.notebook import Header, iso
-from gateway.transcripts.record import Head, last_line
+from gateway.transcripts.notebook import Header, Node, iso
+from gateway.transcripts.record import Head, read_lines
 from gateway.transcripts.redaction import Redaction
 from gateway.transcripts.transcript import Facts as Facts
 from gateway.transcripts.transcript import Keeping, Transcript
-from gateway.transcripts.view import notebook_bytes
+from gateway.transcripts.view import node_of, notebook_bytes
+
+Form = Literal["ipynb", "html", "jsonl"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 
@@ -121,12 +123,30 @@ class TranscriptStore:
         Raises:
             TranscriptError
         """
-        last = last_line(path.with_suffix(".jsonl"))
-        about = about_notebook(path)
-        if path.exists() and (last is None or (about is not None and about.record.hash == last.hash)):
+        if not path.with_suffix(".jsonl").exists() and path.exists():  # older than records are
             return path.read_bytes()
         transcript = self.read(path)
         return notebook_bytes(transcript.fold, transcript.record.head, self.redaction)
+
+    def cells(self, path: Path) -> list[Node]:
+        """The cells and messages of a session as its record has them, nothing masked. Blocking; TranscriptError."""
+        fold = self.read(path).fold
+        return [node_of(fold, standing, id) for id, standing in fold.cells.items()]
+
+    def export(self, path: Path, form: Form) -> bytes:
+        """A session as a file to give away; "jsonl" is the record as it is, personal data included. Blocking.
+
+        Raises:
+            TranscriptError
+        """
+        if form == "jsonl":
+            return b"".join(raw for raw, _ in read_lines(path.with_suffix(".jsonl")) if raw.endswith(b"\n"))
+        notebook = self.notebook(path)
+        if form == "ipynb":
+            return notebook
+        from gateway.transcripts.html import page  # takes a second to import
+
+        return page(parse_notebook(notebook, path)).encode()
 
     def path(self, tenant: str, session: str) -> Path:
         """Where the notebook is. Raises TranscriptError for names that are no plain file names."""
