@@ -30,7 +30,7 @@ from servers.registry import Collision, Registry, load_registry
 from servers.rendering import pyi
 from servers.tool import Effect, Role, Tool
 
-app = typer.Typer(help="The tools that cells can call. Most needs no running gateway.", no_args_is_help=True)
+app = typer.Typer(help="The tools that cells can call.", no_args_is_help=True)
 
 FolderOption = Annotated[
     Path | None, typer.Option("--dir", help="Folder with servers of your own.", show_default="as tools_dir is set")
