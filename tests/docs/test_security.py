@@ -13,7 +13,9 @@ PAGE = ROOT / "docs" / "security.md"
 ATTACKS = [
     *sorted((ROOT / "tests" / "kernel_pool").glob("test_attack_*.py")),
     ROOT / "tests" / "kernel_pool" / "unconfined" / "test_hostile_kernel.py",
+    ROOT / "tests" / "kernel_pool" / "unconfined" / "test_hostile_resume.py",
     ROOT / "tests" / "gateway" / "test_broker_frames.py",
+    ROOT / "tests" / "gateway" / "test_broker_forged_ids.py",
 ]
 _TEST = re.compile(r"^(?:async )?def (test_\w+)", re.M)
 _ROW = re.compile(r"^\|(.+)\|$", re.M)
