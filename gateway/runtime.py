@@ -26,6 +26,7 @@ from gateway.approvals.reverts import Reverts
 from gateway.approvals.rows import ApprovalRows
 from gateway.auth import Tokens
 from gateway.broker import Broker, Contexts, Journal
+from gateway.broker.from_journal import FromJournal
 from gateway.broker.scrub import Scrubber
 from gateway.broker.spool import Spool
 from gateway.catalog import Catalog
@@ -52,8 +53,10 @@ from gateway.session_rows import SessionRows
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.tool_catalogue import Catalogue
+from gateway.transcripts.erasure import Eraser
 from gateway.transcripts.index import Index
 from gateway.transcripts.redaction import Redaction
+from gateway.transcripts.replay import Replayer
 from gateway.transcripts.store import NAME, TranscriptStore
 from gateway.transcripts.upkeep import Upkeep
 from gateway.types import BoundaryObserver
@@ -93,6 +96,8 @@ class Gateway:
     upkeep: Upkeep
     #: Of the transcripts.
     index: Index
+    replayer: Replayer
+    eraser: Eraser
     scrubber: Scrubber
     data_dir: DataDir
     vault: Vault
@@ -221,6 +226,8 @@ async def _start(
         resumer.wake()
 
     desk = Desk(approvals, settings.approvals, decided=decided, clock=clock, scrubber=scrubber)
+    eraser = Eraser(database, sessions, transcripts, index)
+    stack.push_async_callback(_cancelled, asyncio.create_task(eraser.retain(kept.keep_days)))
     for work in (sessions.reap(settings.cell.idle_s), sessions.keep_saving(), resumer.run(), upkeep.run()):
         stack.push_async_callback(_cancelled, asyncio.create_task(work))
     chat = Chat(
@@ -253,6 +260,17 @@ async def _start(
         transcripts=transcripts,
         upkeep=upkeep,
         index=index,
+        eraser=eraser,
+        replayer=Replayer(
+            rows=rows,
+            pool=pool,
+            answers=lambda: FromJournal(catalogue, journal, settings.broker, scrubber),
+            search=broker.search,
+            settings=settings.broker,
+            deadline_s=settings.cell.deadline_s,
+            profile_for=partial(profile_for, settings),
+            redact=scrubber.known,
+        ),
         scrubber=scrubber,
         data_dir=data_dir,
         vault=vault,

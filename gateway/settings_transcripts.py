@@ -17,3 +17,6 @@ class TranscriptSettings(Group):
         ("email", "phone", "card", "iban"),
         description="Personal data that notebooks and exports name instead of showing. The record keeps it.",
     )
+    keep_days: int = Field(
+        0, ge=0, description="Sessions that were not used for so many days are erased; 0: they are kept for ever."
+    )

@@ -187,6 +187,15 @@ class Journal:
         rows = await self._database.fetch(_OF_RUN, (session, cell))
         return tuple(_made(session, cell, row) for row in rows)
 
+    async def answer(self, key: CallKey) -> dict[str, Any] | None:
+        """What a call came to: `state`, `effect`, `result`, `result_table`, `error`, `result_bytes`, `result_rows`,
+        `batches`. None for one that was never made. Nothing is entered."""
+        return await self._database.fetch_one(
+            "SELECT state, effect, result, result_table, error, result_bytes, result_rows, batches FROM call"
+            " WHERE session = %s AND cell = %s AND tool = %s AND args_hash = %s AND occurrence = %s",
+            (key.session, key.cell, key.tool, key.args_hash, key.occurrence),
+        )
+
     async def keys(self, session: str, cell: str) -> frozenset[CallKey]:
         """The calls that the cell has in the journal, from earlier runs and from this one."""
         sql = "SELECT session, cell, tool, args_hash, occurrence FROM call WHERE session = %s AND cell = %s"

@@ -14,7 +14,7 @@ import socket
 import stat
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -24,9 +24,9 @@ from gateway.types import Grant
 from kernel_pool.sandbox import wire
 from servers.errors import BudgetExceeded, ToolDenied
 
-from .attempt import ReaderGone, Value
-from .calls import Calls
+from .attempt import Parts, ReaderGone, Value
 from .canonical import parse_arguments
+from .errors import ErrorBody
 from .looks import Looks
 from .one_call import Outcome
 from .policy import MIB
@@ -54,10 +54,21 @@ class Violation(Exception):
     """The peer broke the protocol; our own client never does."""
 
 
+class Answers(Protocol):
+    """What is behind a door: `Calls`, or the journal alone."""
+
+    async def call(
+        self, grant: Grant, name: str, args: dict[str, Any], *, size: int, request: str, parts: Parts | None
+    ) -> Outcome: ...
+
+    @property
+    def error_body(self) -> Callable[[Exception, str], ErrorBody]: ...
+
+
 class Door:
     """One listening socket and its connections."""
 
-    def __init__(self, path: Path, grant: Grant, calls: Calls, looks: Looks, settings: BrokerSettings) -> None:
+    def __init__(self, path: Path, grant: Grant, calls: Answers, looks: Looks, settings: BrokerSettings) -> None:
         self._path = path
         self._grant = grant
         self._calls = calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from datetime import datetime
 from pathlib import Path
@@ -201,6 +202,53 @@ def diff(
         _show_differences(Console(), found, sum(map(len, cells)) // 2)
     if found:
         raise typer.Exit(1)
+
+
+@app.command()
+def replay(
+    session: SessionArgument,
+    as_json: JsonOption = False,
+    data_dir: DataDirOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Run a session's cells in a new kernel and tell where outputs differ; ends with 1 where they do.
+
+    Tool calls are answered from the journal of the running gateway; none goes out. Execution counts are not compared,
+    nor how a stream was cut into outputs.
+    """
+    with client_for(data_dir, url, token, silence_s=None) as client:
+        found = client.post(f"/v1/transcripts/{quote(session, safe='')}/replay")
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        for each in found["cells"]:
+            told = "same" if each["same"] else "DIFFERS"
+            more = f" ({', '.join(each['what'])})" if each["what"] else ""
+            calls = f", {each['answered']} calls answered, {each['refused']} refused"
+            Console().print(Text(f"cell {each['index']} {each['cell']}: {told}{more}{calls}"), soft_wrap=True)
+            for line in each["lines"]:
+                Console().print(Text(plain(f"    {line}"), style="dim"), soft_wrap=True)
+    if not found["same"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def erase(
+    session: Annotated[str, typer.Argument(metavar="ID", help="The session. It has to have ended.")],
+    reason: Annotated[str, typer.Option(help="Why; it goes on the record.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data_dir: DataDirOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Remove what a session said and made, for good. Its record stays as tombstones, and still verifies."""
+    if not yes:
+        typer.confirm(f"Erase session {session}? It cannot be taken back.", abort=True)
+    asked = {"reason": reason, "by": getpass.getuser()}
+    with client_for(data_dir, url, token, silence_s=120) as client:
+        found = client.delete(f"/v1/transcripts/{quote(session, safe='')}", asked)
+    print(f"{found['session']}: the contents of {found['erased']} lines are gone.")
 
 
 def _show_differences(console: Console, found: list[dict[str, Any]], cells: int) -> None:

@@ -180,6 +180,27 @@ class TranscriptVerification(BaseModel):
     compared: bool = Field(description="Its end was compared with the database.")
 
 
+class TranscriptErased(BaseModel):
+    session: str
+    erased: int = Field(description="Lines of its record whose contents were removed.")
+
+
+class ReplayedCell(BaseModel):
+    cell: str
+    index: int
+    same: bool = Field(description="It came to the same; false also where it could not be run.")
+    what: list[str] = Field(description="What differs: code, status, outputs; or why it was not run.")
+    lines: list[str] = Field(description="A unified diff of it.")
+    answered: int = Field(description="Calls that the journal answered.")
+    refused: int = Field(description="Calls that were refused, because it has no answer.")
+
+
+class TranscriptReplay(BaseModel):
+    session: str
+    same: bool = Field(description="Every cell came to the same.")
+    cells: list[ReplayedCell]
+
+
 class CatalogReport(BaseModel):
     products: int
     variants: int

@@ -13,10 +13,12 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from gateway.auth import Principal
-from gateway.routes.access import Caller, GatewayOf, reach
-from gateway.routes.models import TranscriptSummary, TranscriptVerification
+from gateway.routes.access import Caller, GatewayOf, check_role, reach
+from gateway.routes.models import TranscriptErased, TranscriptReplay, TranscriptSummary, TranscriptVerification
 from gateway.routes.problems import ProblemError, described
 from gateway.runtime import Gateway
+from gateway.transcripts.clean import clean_json
+from gateway.transcripts.erasure import StillOpen
 from gateway.transcripts.index import Query as Wanted
 from gateway.transcripts.store import Form
 from gateway.transcripts.verify import verify
@@ -26,6 +28,9 @@ router = APIRouter(prefix="/v1/transcripts", tags=["transcripts"])
 NOTEBOOK = "application/x-ipynb+json"
 RECORD = "application/x-ndjson"
 _TYPES = {"ipynb": NOTEBOOK, "html": "text/html; charset=utf-8", "jsonl": RECORD}
+
+#: What Postgres takes for text.
+_TEXT = r"^[^\x00]*$"
 
 #: A session's id, or the beginning of it.
 Id = Annotated[str, Path(max_length=80)]
@@ -40,10 +45,10 @@ async def list_transcripts(
     until: Annotated[datetime | None, Query(description="Sessions that began before this time.")] = None,
     tool: Annotated[
         str | None,
-        Query(max_length=200, pattern=r"^[^\x00]*$", description="Called: `server.name`, or `server`."),
+        Query(max_length=200, pattern=_TEXT, description="Called: `server.name`, or `server`."),
     ] = None,
     error: Annotated[
-        str | None, Query(max_length=200, pattern=r"^[^\x00]*$", description="In which it came up, by name; `any`.")
+        str | None, Query(max_length=200, pattern=_TEXT, description="In which it came up, by name; `any`.")
     ] = None,
     cost_min: Annotated[float | None, Query(ge=0, description="US dollars, of the model and of tools.")] = None,
     cost_max: Annotated[float | None, Query(ge=0)] = None,
@@ -113,6 +118,41 @@ async def export(
         raise ProblemError(403, "forbidden", "This token gets no records: nothing is masked there.", hint)
     content = await asyncio.to_thread(running.transcripts.export, path, form)
     return Response(content, media_type=_TYPES[form], headers=attached(f"{path.stem}.{form}"))
+
+
+@router.post("/{session}/replay", responses=described(403, 404, 409, 503))
+async def replay(running: GatewayOf, caller: Caller, session: Id) -> TranscriptReplay:
+    """Run the session's cells in a new kernel, its calls answered from the journal, and tell where outputs differ."""
+    path = await find(running, caller, session)
+    info = await running.sessions.get(path.stem, caller.tenant)
+    check_role(caller, info.role)
+    live = running.sessions.transcript(info.id)
+    async with live.lock if live is not None else contextlib.nullcontext():
+        cells = await asyncio.to_thread(running.transcripts.cells, path)
+    found = await running.replayer.replay(info, {cell["id"]: cell for cell in cells})
+    return TranscriptReplay(**clean_json(msgspec.to_builtins(found), running.transcripts.redaction.personal))
+
+
+@router.delete("/{session}", responses=described(403, 404, 409))
+async def erase(
+    running: GatewayOf,
+    caller: Caller,
+    session: Id,
+    reason: Annotated[str, Query(max_length=500, pattern=_TEXT)] = "",
+    by: Annotated[str, Query(max_length=64, pattern=_TEXT, description="Who asks for it.")] = "",
+) -> TranscriptErased:
+    """Remove what an ended session said and made. Its record stays as tombstones, and still verifies."""
+    if caller.tenant is not None:
+        raise ProblemError(403, "forbidden", "This token erases nothing.", "Ask with the server's own token.")
+    path = await find(running, caller, session)
+    if path.stem != session:
+        raise ProblemError(404, "transcript_not_found", "Give the whole id of a session that is to be erased.")
+    who = f"{caller.name}/{by}" if by else caller.name
+    try:
+        removed = await running.eraser.erase(path.stem, reason, who)
+    except StillOpen as error:
+        raise ProblemError(409, "session_open", str(error)) from None
+    return TranscriptErased(session=path.stem, erased=removed)
 
 
 async def find(running: Gateway, caller: Principal, session: str) -> FilePath:

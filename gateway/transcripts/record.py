@@ -148,11 +148,16 @@ class Record:
     def __init__(self, path: Path, tenant: str, session: str, *, sync: bool = True) -> None:
         """`sync`: lines are on the disk, not only in the system's memory, when `append` returns."""
         self.path = path
+        self._of = (tenant, session)
         self._genesis = Head(0, genesis(tenant, session))
         self.head = self._genesis
         #: Bytes of the file.
         self.size = 0
         self._sync = sync
+
+    def again(self) -> Record:
+        """The same file, for somebody else to read."""
+        return Record(self.path, *self._of)
 
     def restart(self) -> None:
         """As before the first line, to be scanned anew."""

@@ -84,9 +84,9 @@ class Transcript:
         await self._to_its_end(lambda: self._add([(_kind(each), self._content(each)) for each in entries]))
 
     async def set_header(self, header: Header) -> None:
-        """Its state or title is another. Raises OSError."""
+        """Its state is another. Raises OSError."""
         self.header = header
-        content = orjson.dumps({"state": header.state, "title": self._keeping.redaction.secret(header.title)})
+        content = orjson.dumps({"state": header.state})
         await self._to_its_end(lambda: self._add([("state", content)]))
 
     async def write_notebook(self) -> None:
@@ -113,6 +113,10 @@ class Transcript:
         small = self.record.size <= self._keeping.at_once_bytes
         self.header, self.stale, self._made = self.fold.header, True, {} if small else None
         self.facts = self._facts()
+
+    def write_now(self) -> None:
+        """`write_notebook`, for one who has the transcript alone. Blocking. Raises OSError, TranscriptError."""
+        self._write_notebook()
 
     def take_over_notebook(self) -> None:
         """Begin the record with a notebook that is older than records are. Raises OSError, TranscriptError."""

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import nbformat
 import orjson
 import pytest
 
 from gateway.broker.scrub import Scrubber
+from gateway.transcripts.erase import erase
 from gateway.transcripts.notebook import Header, Said
 from gateway.transcripts.record import Head, Line, Record, check_line, genesis, make_line, read_lines
 from gateway.transcripts.redaction import Redaction
@@ -230,6 +232,28 @@ async def test_a_notebook_that_is_older_than_records_is_taken_over(tmp_path: Pat
     assert list(again.fold.cells) == ["m1", "c1"]
     await again.add(said(2))
     assert ok(again, again.record.head)
+
+
+async def test_erased_contents_leave_tombstones_that_cannot_be_moved(tmp_path: Path) -> None:
+    transcript, _ = await made(tmp_path)
+    before = transcript.record.path.read_bytes().splitlines(keepends=True)
+    assert erase(transcript, "asked for it", "kim") == 4
+    head = transcript.record.head
+    whole = transcript.record.path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    assert b"hello" not in whole + transcript.path.read_bytes()
+    assert b"print(1)" not in whole
+    assert lines[:4] == [tombstone(line) for line in before[:4]]  # numbers, times and hashes stay
+    found = verify(transcript.path, head)
+    assert (found.ok, found.lines, found.erased) == (True, 6, 4)
+    nbformat.validate(nbformat.read(transcript.path, as_version=4))
+    for offset in range(0, len(whole), 5):
+        changed = bytearray(whole)
+        changed[offset] ^= 1
+        transcript.record.path.write_bytes(changed)
+        assert not ok(transcript, head)
+    transcript.record.path.write_bytes(whole.replace(tombstone(lines[4]), b"").replace(lines[4], tombstone(lines[4])))
+    assert any("no erasure names it" in each for each in verify(transcript.path, head).problems)
 
 
 async def test_secrets_are_in_no_byte_of_the_record_and_personal_data_in_none_of_the_notebook(tmp_path: Path) -> None:
