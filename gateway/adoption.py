@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -32,10 +32,12 @@ async def adopt_all(
     runner: CellRunner,
     take_in: Callable[[SessionInfo], Awaitable[LiveSession]],
     queue: Queue,
+    told: Sequence[Callable[[str, Kernel], None]] = (),
 ) -> None:
     """Give every kernel that an earlier gateway leased back to its session; end those of no session, or an ended one.
 
-    One that cannot be taken over is logged, its kernel ended, and the session lost.
+    `told`: of each kernel that a session has again. One that cannot be taken over is logged, its kernel ended, and the
+    session lost.
     """
 
     async def one(note: str) -> None:
@@ -45,7 +47,7 @@ async def adopt_all(
         try:
             info = await rows.get(note) if NAME.match(note) else None
             if info is not None and info.state == "live":
-                await _adopt(info, kernel, rows, broker, runner, take_in, queue)
+                await _adopt(info, kernel, rows, broker, runner, take_in, queue, told)
                 return
             # a session that is lost and has a kernel was being restored: not all of its variables are there
         except Exception as error:  # noqa: BLE001 - one session's trouble must not keep the gateway from the others
@@ -63,6 +65,7 @@ async def _adopt(
     runner: CellRunner,
     take_in: Callable[[SessionInfo], Awaitable[LiveSession]],
     queue: Queue,
+    told: Sequence[Callable[[str, Kernel], None]],
 ) -> None:
     live = await take_in(info)
     live.lost = _NOT_TAKEN
@@ -74,6 +77,8 @@ async def _adopt(
     if not kernel.exited.done():  # else it died while no gateway was there, and its session is to know of what
         await broker.arm(kernel.broker_path, live.grant)
     live.kernel, live.lost = kernel, ""
+    for each in told:
+        each(info.id, kernel)
     if running is not None:
         cell, stream = running, runner.stream()
 

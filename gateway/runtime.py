@@ -215,7 +215,8 @@ async def _start(
     stack.callback(gate.close)  # first: a cell that waits for a person ends in order
     jupyter = JupyterKernels(JupyterRows(database), sessions, settings, profile_for(settings, "analyst"))
     stack.push_async_callback(jupyter.close)
-    await sessions.adopt()
+    async with jupyter.adopting():
+        await sessions.adopt()
     steps = DirectSteps(sessions, broker)
     resumer = Resumer(
         DueRows(database), settings.approvals, sessions=sessions, run_step=steps.again, here=lambda: sessions.here

@@ -43,6 +43,8 @@ class SessionRequests:
         self._runner = runner
         self._pool = pool
         self._queue = queue
+        #: Told each cell that goes on since before this gateway did: session, message id, and the cell's task.
+        self.resumed: list[Callable[[str, str, asyncio.Task[CellRun]], None]] = []
 
     async def run(self, session: str, code: str, request: Request, *, deadline_s: float, code_kb: int) -> CellRun:
         """Run a client's execute_request, which asks for `code`, as a new cell, after those that are under way.

@@ -25,7 +25,7 @@ from gateway.saving import flush, save, settle
 from gateway.session_book import SessionBook
 from gateway.session_errors import BadCell, NotSaved, SessionBusy, SessionEnded
 from gateway.session_requests import SessionRequests
-from gateway.session_rows import CellRow, SessionInfo, SessionRows
+from gateway.session_rows import CellRow, RunningCell, SessionInfo, SessionRows
 from gateway.settings import CellSettings
 from gateway.transcripts.clean import clean_text
 from gateway.transcripts.notebook import Entry
@@ -177,10 +177,15 @@ class Sessions:
     async def adopt(self) -> None:
         """Take over the sessions whose kernels outlived the gateway before, with the cells that run in them."""
 
-        def queue(live: LiveSession, cell: CellRow, stream: OutputStream, rest: Coroutine[Any, Any, CellRun]) -> None:
-            self._job(live, cell.id, cell.code, stream, rest)
+        def queue(
+            live: LiveSession, cell: RunningCell, stream: OutputStream, rest: Coroutine[Any, Any, CellRun]
+        ) -> None:
+            job = self._job(live, cell.id, cell.code, stream, rest)
+            for told in self.requests.resumed:
+                told(live.grant.session, cell.msg_id, job.task)
 
-        await adopt_all(self._pool, self._rows, self._broker, self._runner, self._book.take_over, queue)
+        take_over = self._book.take_over
+        await adopt_all(self._pool, self._rows, self._broker, self._runner, take_over, queue, self.told)
 
     async def restore(self, session: str) -> tuple[CellRun, ...]:
         """A new kernel for the session, with the variables that its cells had made; those runs.

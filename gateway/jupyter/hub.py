@@ -15,11 +15,13 @@ import structlog
 
 from gateway.jupyter import answers
 from gateway.jupyter.mailbox import GONE, Mailbox, Seat
+from gateway.jupyter.resumed import Again, Resumed
 from gateway.jupyter.shell import Item, Shell, is_cell
 from gateway.jupyter.wire import Asked, BadMessage, Posted
 from gateway.session_errors import SessionError, SessionLost
 from gateway.sessions import Sessions
 from gateway.settings import Settings
+from gateway.types import CellRun
 from kernel_pool.channels import Incoming, decode
 from kernel_pool.kernel import Kernel
 from kernel_pool.types import Exit, KernelPoolError
@@ -71,6 +73,9 @@ class Hub:
         self._asked: dict[str, Mailbox] = {}
         #: Requests for which the kernel is kept from being frozen, until it is idle again.
         self._held: dict[str, Kernel] = {}
+        #: What comes for the clients of the gateway before, until the first of them is back.
+        self._heir: Mailbox | None = None
+        self._resumed: Resumed | None = None
         self._restarting = False
         self._restarts = asyncio.Lock()
         self._shell = Shell(self._run, self._send, self._abort)
@@ -90,13 +95,20 @@ class Hub:
             BadMessage: there are too many.
         """
         mailbox = next((each for each in self._mailboxes if session_id and each.session_id == session_id), None)
+        if mailbox is None and session_id and self._heir is not None:
+            mailbox, self._heir = self._heir, None
+            mailbox.session_id = session_id
         if mailbox is None:
             if self.connections >= self._settings.clients:
                 raise BadMessage(f"the kernel has {self.connections} connections (jupyter.clients)")
-            unread, absent = self._settings.unread_mb * 2**20, self._settings.absent_mb * 2**20
-            mailbox = Mailbox(session_id, unread=unread, absent=absent)
-            self._mailboxes.append(mailbox)
+            mailbox = self._mailbox(session_id)
         return mailbox, mailbox.enter()
+
+    def _mailbox(self, session_id: str) -> Mailbox:
+        unread, absent = self._settings.unread_mb * 2**20, self._settings.absent_mb * 2**20
+        mailbox = Mailbox(session_id, unread=unread, absent=absent)
+        self._mailboxes.append(mailbox)
+        return mailbox
 
     def leave(self, mailbox: Mailbox, seat: Seat) -> None:
         """The end of a connection. What comes for the client is kept for it, if it has a session id."""
@@ -108,6 +120,8 @@ class Hub:
             self._forget(each)
 
     def _forget(self, mailbox: Mailbox) -> None:
+        if mailbox is self._heir:
+            self._heir = None
         if mailbox in self._mailboxes:
             self._mailboxes.remove(mailbox)
         for msg_id in [msg_id for msg_id, each in self._asked.items() if each is mailbox]:
@@ -142,6 +156,26 @@ class Hub:
         self._unwatch = kernel.channels.watch(self._receive)
         self.state = "idle"
         kernel.exited.add_done_callback(lambda exited: self._on_exit(kernel, exited))
+
+    def adopt(self, kernel: Kernel) -> None:
+        """The kernel outlived the gateway before, whose clients are on their way."""
+        self.bind(kernel)
+        self._heir = self._mailbox("")
+
+    def resume(self, msg_id: str, run: asyncio.Task[CellRun]) -> None:
+        """In the kernel runs a cell that one of those clients asked for."""
+        keeps = self._kernel is not None and self._kernel.profile.kernel == "forked"
+        resumed = self._resumed = Resumed(msg_id, "held" if keeps else "open")
+        self.state = "busy"
+        if self._heir is not None:
+            self._asked[msg_id] = self._heir
+
+        def over(run: asyncio.Task[CellRun]) -> None:
+            mailbox = self._asked.pop(msg_id, None)
+            if mailbox is not None and not run.cancelled() and run.exception() is None:
+                mailbox.put(resumed.reply(run.result()))
+
+        run.add_done_callback(over)
 
     async def interrupt(self) -> None:
         """Interrupt what runs: a cell, or anything else. Raises SessionError, KernelPoolError."""
@@ -213,13 +247,21 @@ class Hub:
             mailbox.put(posted)
 
     def _receive(self, incoming: Incoming) -> None:
-        if incoming.msg_type == "iopub_welcome" or (
-            self._kernel is not None and self._kernel.channels.is_own(incoming.parent_id)
-        ):
+        if incoming.msg_type == "iopub_welcome":
+            return
+        if self._kernel is not None and self._kernel.channels.is_own(incoming.parent_id):
+            if self._resumed is not None:
+                self._resumed.look(incoming)
             return
         posted = Posted(incoming)
         if not posted.sound:
             return
+        if self._resumed is not None:
+            try:
+                for each in self._resumed.passes(incoming):
+                    self._tell(each)
+            except Again:
+                return
         self.last_activity = datetime.now(UTC)
         if incoming.channel == "iopub":
             if incoming.msg_type == "status":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -14,6 +15,7 @@ from gateway.jupyter.rows import JupyterRows
 from gateway.session_errors import SessionNotFound
 from gateway.sessions import Sessions
 from gateway.settings import Settings
+from gateway.types import CellRun
 from kernel_pool.kernel import Kernel
 from kernel_pool.types import Profile, UnknownProfile
 
@@ -34,7 +36,10 @@ class JupyterKernels:
         self._usual = usual
         self._hubs: dict[str, Hub] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Those that the gateway before may have left, until it is known which.
+        self._expected: dict[str, About] = {}
         sessions.told.append(self._bind)
+        sessions.requests.resumed.append(self._resume)
         sessions.in_use = self._in_use
 
     def specs(self, profiles: tuple[Profile, ...]) -> dict[str, Profile]:
@@ -66,6 +71,14 @@ class JupyterKernels:
             await self._sessions.end(info.id)
             raise
         return self._hub(About(info.id, tenant, name))
+
+    @asynccontextmanager
+    async def adopting(self) -> AsyncIterator[None]:
+        """While sessions of the gateway before are taken over, those that Jupyter clients made are known."""
+        for row in await self.rows.live():
+            self._expected[row.session] = About(row.session, row.tenant, row.name)
+        yield
+        self._expected.clear()
 
     def all(self, tenant: str | None) -> list[Hub]:
         """Those at hand, of one tenant or of all."""
@@ -114,6 +127,14 @@ class JupyterKernels:
         hub = self._hubs.get(session)
         if hub is not None:
             hub.bind(kernel)
+        elif (about := self._expected.pop(session, None)) is not None:
+            hub = self._hubs[session] = Hub(about, self._sessions, self._settings, self._over)
+            hub.adopt(kernel)
+
+    def _resume(self, session: str, msg_id: str, run: asyncio.Task[CellRun]) -> None:
+        hub = self._hubs.get(session)
+        if hub is not None:
+            hub.resume(msg_id, run)
 
     def _in_use(self, session: str) -> bool:
         hub = self._hubs.get(session)

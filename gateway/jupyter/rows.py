@@ -57,6 +57,11 @@ class JupyterRows:
         )
         return None if row is None else msgspec.convert(row, KernelRow)
 
+    async def live(self) -> list[KernelRow]:
+        """Those whose kernels may have outlived the gateway before."""
+        rows = await self._database.fetch(f"{_KERNEL} AND state = 'live'", {"tenant": None})
+        return [msgspec.convert(row, KernelRow) for row in rows]
+
     async def add_notebook(self, row: NotebookRow) -> None:
         """One with the same path, of a kernel that has ended, gives way."""
         await self._database.execute(
