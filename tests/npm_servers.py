@@ -18,10 +18,12 @@ from docker_daemon import shared_folder
 PACKAGES = (
     "@modelcontextprotocol/server-everything@^2026.8.31",
     "@modelcontextprotocol/server-filesystem@^2026.8.31",
-    "@playwright/mcp@~0.0.83",
+    "@playwright/mcp@>=0.0.70 <0.0.78",  # later ones want Node.js 20; Debian 12 has 18
 )
 _INSTALL = ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-save", "--prefix", ".")
 _INSTALL_S = 300
+#: Its server over HTTP wants a global that Node.js 18 does not have yet.
+_CRYPTO = 'data:text/javascript,import{webcrypto}from"node:crypto";globalThis.crypto??=webcrypto'
 
 
 def npm_folder() -> Path:
@@ -51,7 +53,7 @@ def everything_over_http(modules: Path) -> Iterator[str]:
     """Address of server-everything, which serves streamable HTTP."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = ["node", everything(modules), "streamableHttp"]
+    command = ["node", "--import", _CRYPTO, everything(modules), "streamableHttp"]
     env = os.environ | {"PORT": str(port)}
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:

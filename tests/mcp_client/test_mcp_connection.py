@@ -110,6 +110,16 @@ async def test_calls_run_beside_one_another(shared: Connection) -> None:
     assert value_of(await shared.call("add", {"a": 2, "b": 3})) == {"sum": 5}
 
 
+@pytest.mark.parametrize("shared", ["stdio", "http"], indirect=True)  # the SDK's server does not listen in the others
+async def test_a_server_hears_of_a_call_that_is_given_up(shared: Connection, folder: Path) -> None:
+    (folder / "cancelled").unlink(missing_ok=True)
+    slow = asyncio.create_task(shared.call("wait", {"seconds": 3600, "steps": 1}))
+    await shared.call("add", {"a": 2, "b": 2})
+    slow.cancel()
+    async with asyncio.timeout(20):
+        await until((folder / "cancelled").exists)
+
+
 async def test_an_error_of_the_protocol_is_the_calls_alone(shared: Connection) -> None:
     with pytest.raises(MCPError, match="not like this"):
         await shared.call("refuse", {"code": -32602, "message": "not like this"})
