@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import servers
 from gateway.commands.new_server import ServerExists, make_server
 from gateway.commands.tools import app
+from gateway.settings import TenantSettings
 from gateway.testing import CellFailed, ToolSession, tool_session
 from servers.errors import ApprovalRequired, ToolDenied, ToolError
 from servers.finding.finder import Finders
@@ -182,3 +183,50 @@ def test_what_is_critical_can_be_tried_as_if_it_were_approved() -> None:
         session.call("woocommerce.create_webhook", **hook)
     with tool_session(approved=True) as session, pytest.raises(ToolDenied, match="No store is configured"):
         session.call("woocommerce.create_webhook", **hook)
+
+
+TABLES = '''
+from collections.abc import AsyncIterator
+from datetime import date
+from typing import TypedDict
+
+from servers.context import ToolContext
+from servers.table import Table
+from servers.tool import EVERYBODY, tool
+
+
+class Day(TypedDict):
+    day: date
+    rain: float | None
+
+
+@tool(effect="read", roles=EVERYBODY, credentials=("station_key",))
+async def list_days(ctx: ToolContext) -> Table[Day]:
+    """The days of a station."""
+    assert ctx.credentials["station_key"] == "a-key-of-the-station"
+    return Table([{"day": date(2026, 1, 2), "rain": None}, {"day": date(2026, 1, 3), "rain": 1.5}])
+
+
+@tool(effect="read", roles=EVERYBODY)
+async def stream_days(ctx: ToolContext) -> AsyncIterator[list[int]]:
+    """The days, by parts."""
+    yield [1, 2]
+    yield [3]
+'''
+
+
+def test_the_kit_gives_tables_as_rows_and_streams_as_parts_to_whom_they_are_for(apart: Path) -> None:
+    (apart / "stations").mkdir(parents=True)
+    (apart / "stations" / "__init__.py").write_text('"""Stations."""')
+    (apart / "stations" / "tools.py").write_text(TABLES)
+    others = {"rival": TenantSettings()}
+    with tool_session(apart, credentials={"station_key": "a-key-of-the-station"}, tenants=others) as tools:
+        first, second = tools.call("stations.list_days")
+        assert (first["day"][:10], first["rain"], second["rain"]) == ("2026-01-02", None, 1.5)
+        assert tools.call("stations.stream_days") == [[1, 2], [3]]
+        rival = tools.another(tenant="rival", role="agent")
+        assert rival.call("stations.stream_days") == [[1, 2], [3]]
+        with pytest.raises(ToolDenied, match="'rival' has no credential 'station_key'"):
+            rival.call("stations.list_days")
+        with pytest.raises(ValueError, match="no tenant 'nobody'"):
+            tools.another(tenant="nobody")
