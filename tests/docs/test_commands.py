@@ -156,7 +156,7 @@ def test_every_shell_block_is_run_here() -> None:
     # that with docker is run by tests/docker/test_docker_commands.py, those of the pages on kernels, pool, tools and
     # approvals by test_kernels_page.py, test_pool_page.py, test_tools_page.py and test_approvals_served.py,
     # that on credentials by test_cli_client.py, that on MCP servers by test_mcp_page.py, those on
-    # Jupyter's clients by test_jupyter_page.py
+    # Jupyter's clients by test_jupyter_page.py, that on transcripts by test_transcripts_page.py
     run_here = (
         "kernel_pool.pool",
         "make demo",
@@ -168,6 +168,7 @@ def test_every_shell_block_is_run_here() -> None:
         "omniops tools",
         "omniops approvals",
         "omniops credentials",
+        "omniops transcripts",
         "omniops mcp",
         "--gateway-url",
         "/api/kernels",
