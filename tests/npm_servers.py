@@ -23,7 +23,7 @@ PACKAGES = (
 _INSTALL = ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-save", "--prefix", ".")
 _INSTALL_S = 300
 #: Its server over HTTP wants a global that Node.js 18 does not have yet.
-_CRYPTO = 'data:text/javascript,import{webcrypto}from"node:crypto";globalThis.crypto??=webcrypto'
+_CRYPTO = 'data:text/javascript,import{webcrypto}from"node:crypto";globalThis.crypto||=webcrypto'
 
 
 def npm_folder() -> Path:
