@@ -18,6 +18,7 @@ MODULES = (
     "benchmarks.calls",
     "benchmarks.checks",
     "benchmarks.finding",
+    "benchmarks.jupyter",
     "benchmarks.kernels",
     "benchmarks.limits",
     "benchmarks.pool",
