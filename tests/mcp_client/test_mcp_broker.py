@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from awkward_server import DEFINITIONS
 from mcp_over_http import Front, over_http
 from mcp_world import McpWorld, mcp_world, until
 from own_database import own_database
@@ -50,10 +51,15 @@ class Place:
         (self.hub / "tools.json").write_text(json.dumps(changes))
 
     async def announced(self) -> None:
-        """Have `hub` say that its tools have changed, and wait until that was looked at."""
-        listing = self.world.servers._listings[self.world.servers.configs[0]]
-        await self.world.servers._connection(self.world.servers.configs[0], "").call("announce", {})
-        await until(lambda: self.world.servers._listings[self.world.servers.configs[0]] is not listing)
+        """Have `hub` say that its tools have changed, and wait until they are seen as they are now."""
+        hub = self.world.servers.configs[0]
+        now = DEFINITIONS | json.loads((self.hub / "tools.json").read_text())
+        wanted = {name: each.get("description", "") for name, each in now.items() if each}
+        await self.world.servers._connection(hub, "").call("announce", {})
+        # Not the first list that comes: it may be one that was asked for before.
+        await until(
+            lambda: {each.name: each.description for each in self.world.servers._listings[hub].definitions} == wanted
+        )
 
 
 @pytest.fixture(scope="module")
