@@ -2,8 +2,9 @@
 
 Known items: the summary of an operation, as its description has it, has to bring that very operation; many have the
 same summary as another. Natural: the questions of `questions.tsv`, in words that people use, written before any result
-was looked at; the ranker was tuned with `questions_dev.tsv` alone. The operations are a tenant's foreign tools, in the
-gateway's own catalogue and search. The peer is plain BM25 (the library bm25s) with the same words of each operation.
+was looked at. The ranker was tuned with `questions_dev.tsv`, and with known items that are none of these. The
+operations are a tenant's foreign tools, in the gateway's own catalogue and search. The peer is plain BM25 (the library
+bm25s) with the same words of each operation.
 """
 
 from __future__ import annotations

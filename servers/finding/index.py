@@ -39,7 +39,8 @@ FIELDS: Mapping[str, Field] = {
     "name": Field(5.5, 0.9, 4.0),
     "server": Field(15.0, 1.0, 3.0),
     "parameters": Field(0.2, 0.3, 12.0),
-    "description": Field(5.0, 0.8, 15.0),
+    "summary": Field(6.0, 0.9, 7.0),
+    "description": Field(3.0, 0.8, 15.0),
 }
 #: How soon further occurrences add nothing.
 SATURATION = 8.0
