@@ -97,7 +97,8 @@ class SessionBook:
     async def _take_in(self, info: SessionInfo, known: Head | None) -> LiveSession:
         header = Header(info.id, info.tenant, info.role, info.created, info.title, info.state)
         transcript = await asyncio.to_thread(self._transcripts.open, header, known)
-        self._transcripts.keeping.changed(transcript)  # what a gateway that was killed had not brought up to date
+        if transcript.record.head.seq:  # what a gateway that was killed had not brought up to date
+            self._transcripts.keeping.changed(transcript)
         profile = info.profile or self._profile_for(info.role)
         live = LiveSession(info.grant, transcript, profile, used=asyncio.get_running_loop().time())
         self.live[info.id] = live

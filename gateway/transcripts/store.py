@@ -163,6 +163,8 @@ class TranscriptStore:
         """
         if not NAME.match(session):
             raise TranscriptError(f"{session!r} is no session id. `omniops transcripts list` shows them.")
+        if tenant is not None and NAME.match(tenant) and self.path(tenant, session).with_suffix(".jsonl").exists():
+            return self.path(tenant, session)
         found = [path for path in self.files(tenant) if path.stem.startswith(session)]
         exact = [path for path in found if path.stem == session]
         if len(exact or found) == 1:
