@@ -31,7 +31,7 @@ async def row_of(found: KernelsOf, caller: Caller, session: Annotated[str, Path(
 RowOf = Annotated[NotebookRow, Depends(row_of)]
 
 
-@router.get("")
+@router.get("", responses=described())
 async def list_sessions(found: KernelsOf, caller: Caller) -> list[SessionModel]:
     """The caller's documents whose kernels are at hand."""
     hubs = {hub.about.session: hub for hub in found.all(caller.tenant)}

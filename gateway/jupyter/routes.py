@@ -29,13 +29,13 @@ async def options(path: str) -> Response:
     return Response(status_code=204, headers={"Allow": "GET, HEAD, POST, PATCH, DELETE, OPTIONS"})
 
 
-@router.get("/api")
+@router.get("/api", responses=described())
 async def about(caller: Caller) -> dict[str, str]:
     """Which interface this is."""
     return {"version": _SPOKEN, "omniops": version("omniops-kernels")}
 
 
-@router.get("/api/status")
+@router.get("/api/status", responses=described())
 async def status(running: GatewayOf, found: KernelsOf, caller: Caller) -> dict[str, Any]:
     """Jupyter's summary of a server, of the caller's kernels alone."""
     hubs = found.all(caller.tenant)
@@ -48,7 +48,7 @@ async def status(running: GatewayOf, found: KernelsOf, caller: Caller) -> dict[s
     }
 
 
-@router.get("/api/me")
+@router.get("/api/me", responses=described())
 async def me(caller: Caller) -> dict[str, Any]:
     """Who the caller is."""
     name = caller.name
@@ -56,7 +56,7 @@ async def me(caller: Caller) -> dict[str, Any]:
     return {"identity": {**identity, "avatar_url": None, "color": None}, "permissions": {}}
 
 
-@router.get("/api/kernelspecs")
+@router.get("/api/kernelspecs", responses=described())
 async def kernelspecs(running: GatewayOf, found: KernelsOf, caller: Caller) -> dict[str, Any]:
     """The kinds of kernels: one for each profile, and `python3`."""
     return specs_of(found.specs(running.pool.profiles))
@@ -80,7 +80,7 @@ async def resource(running: GatewayOf, found: KernelsOf, caller: Caller, name: s
     return Response(content, media_type=_TYPES[file.rpartition(".")[2]])
 
 
-@router.get("/api/kernels")
+@router.get("/api/kernels", responses=described())
 async def list_kernels(found: KernelsOf, caller: Caller) -> list[KernelModel]:
     """The caller's kernels that Jupyter clients made here."""
     return [KernelModel.of(hub) for hub in found.all(caller.tenant)]
