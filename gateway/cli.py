@@ -191,7 +191,7 @@ def remove_kernelspecs(
 def main() -> None:
     """The command line's entry: what went wrong is said in a line, not in a traceback."""
     from gateway.kernelspecs import KernelspecError
-    from gateway.runtime import StartError
+    from gateway.start_error import StartError
     from kernel_pool.types import KernelPoolError
 
     try:

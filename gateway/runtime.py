@@ -52,6 +52,7 @@ from gateway.profiles import profile_for
 from gateway.session_rows import SessionRows
 from gateway.sessions import Sessions
 from gateway.settings import Settings
+from gateway.start_error import StartError
 from gateway.tool_catalogue import Catalogue
 from gateway.transcripts.erasure import Eraser
 from gateway.transcripts.index import Index
@@ -65,10 +66,6 @@ from kernel_pool.types import KernelPoolError
 from servers.catalog.embedding import MiniLm
 from servers.errors import ToolNotFound
 from servers.registry import Collision, Registry, load_registry
-
-
-class StartError(Exception):
-    """The gateway cannot start. The message says what failed and what to do, and holds no secret."""
 
 
 @dataclass(frozen=True)

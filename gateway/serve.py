@@ -14,8 +14,9 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.data_dir import Running
-from gateway.runtime import Gateway, StartError, open_gateway
+from gateway.runtime import Gateway, open_gateway
 from gateway.settings import ServerSettings, Settings
+from gateway.start_error import StartError
 
 log = structlog.get_logger(__name__)
 

@@ -21,11 +21,12 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
-
-import bpe_openai
+from typing import TYPE_CHECKING, Any
 
 from gateway.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from bpe_openai import Encoding
 
 _MESSAGE = 3
 _PRIMING = 3
@@ -265,7 +266,9 @@ async def _in_thread_if_long(
 
 
 @cache
-def _encoding() -> bpe_openai.Encoding:
+def _encoding() -> Encoding:
+    import bpe_openai  # loads its tables, which takes a second
+
     return bpe_openai.get_encoding("o200k_base")
 
 

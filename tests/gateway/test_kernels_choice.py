@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from gateway_world import settings_for
 
-from gateway.runtime import StartError, open_gateway
+from gateway.runtime import open_gateway
+from gateway.start_error import StartError
 
 
 async def test_containers_that_cannot_be_had_are_no_reason_for_anything_weaker(

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from gateway_world import ROLES, settings_for
 
-from gateway.runtime import StartError, open_gateway
+from gateway.runtime import open_gateway
 from gateway.settings import Settings
+from gateway.start_error import StartError
 
 
 def keeping(tmp_path: Path, database_url: str, on_stop: str = "keep") -> Settings:

@@ -9,8 +9,9 @@ import pytest
 from gateway_world import ServedGateway, environment, served, settings_for
 
 from gateway.profiles import profile_for, profiles_of
-from gateway.runtime import StartError, open_gateway
+from gateway.runtime import open_gateway
 from gateway.settings import SettingsError, load_settings
+from gateway.start_error import StartError
 from kernel_pool.types import QuotaExceeded, UnknownProfile
 
 

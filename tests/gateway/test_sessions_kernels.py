@@ -13,9 +13,10 @@ import pytest
 import pytest_asyncio
 from gateway_world import notebook_of, own_database, settings_for
 
-from gateway.runtime import Gateway, StartError, open_gateway
+from gateway.runtime import Gateway, open_gateway
 from gateway.session_errors import BadCell, SessionBusy, SessionEnded, SessionLost, SessionNotFound
 from gateway.sessions import Sessions
+from gateway.start_error import StartError
 from gateway.transcripts.notebook import Said
 from gateway.types import Event
 from kernel_pool.types import ExitReason
