@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -14,7 +14,6 @@ from gateway.agent.cells import CellActor
 from gateway.agent.counterfactual import direct_turn
 from gateway.agent.direct import DirectActor, direct_tools
 from gateway.agent.loop import run_turn
-from gateway.agent.model import ModelClient
 from gateway.agent.prompt import cells_prompt, direct_prompt
 from gateway.agent.types import Message, Mode, TurnLimits, TurnResult
 from gateway.approvals.notices import Notices
@@ -30,6 +29,9 @@ from gateway.transcripts.notebook import Said
 from gateway.types import CellRun, Event, EventSink, Role
 from kernel_pool.types import KernelPoolError
 from servers.registry import Registry
+
+if TYPE_CHECKING:
+    from gateway.agent.model import ModelClient
 
 log = structlog.get_logger(__name__)
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import msgspec
 
-from gateway.agent.model import ModelClient, ModelError
+from gateway.agent.model_error import NOT_CONFIGURED
 from gateway.approvals.desk import Desk
 from gateway.approvals.due_rows import DueRows
 from gateway.approvals.gate import Clock, Gate, wall_clock
@@ -53,6 +54,7 @@ from gateway.session_rows import SessionRows
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.start_error import StartError
+from gateway.tokens import prepare
 from gateway.tool_catalogue import Catalogue
 from gateway.transcripts.erasure import Eraser
 from gateway.transcripts.index import Index
@@ -66,6 +68,9 @@ from kernel_pool.types import KernelPoolError
 from servers.catalog.embedding import MiniLm
 from servers.errors import ToolNotFound
 from servers.registry import Collision, Registry, load_registry
+
+if TYPE_CHECKING:
+    from gateway.agent.model import ModelClient
 
 
 @dataclass(frozen=True)
@@ -158,11 +163,13 @@ async def _start(
     keep = settings.pool.on_stop == "keep"
     pool, isolation = await pool_of(settings, folder / "pool", files)
     database_url = asyncio.create_task(_database_url(stack, settings, data_dir.path, folder))
+    token_tables = asyncio.create_task(asyncio.to_thread(prepare))
     try:
         await pool.start()
     finally:
         url = await database_url
         stack.push_async_callback(_close_pool, pool, keep)
+    await token_tables
     database = Database(url, settings.database)
     await database.open()
     stack.push_async_callback(database.close)
@@ -298,10 +305,12 @@ def _spool(data_dir: Path) -> Spool:
 
 
 def _model(stack: AsyncExitStack, settings: Settings) -> ModelClient | str:
-    try:
-        model = ModelClient.from_settings(settings)
-    except ModelError as error:
-        return str(error)
+    """The client, or why there is none."""
+    if settings.openai_api_key is None and settings.openai_base_url is None:
+        return NOT_CONFIGURED
+    from gateway.agent.model import ModelClient  # takes a second to load
+
+    model = ModelClient.from_settings(settings)
     stack.push_async_callback(model.close)
     return model
 

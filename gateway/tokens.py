@@ -214,6 +214,11 @@ class Ledger:
         return same
 
 
+def prepare() -> None:
+    """Load the token tables, which takes a second: else the first count does."""
+    _encoding()
+
+
 def count_text(text: str) -> int:
     """Tokens of a text of any length. Longer ones are cut at line ends; a cut may add a token."""
     return sum(len(_encoding().encode_ordinary(piece)) for piece in _pieces(text))
@@ -267,7 +272,7 @@ async def _in_thread_if_long(
 
 @cache
 def _encoding() -> Encoding:
-    import bpe_openai  # loads its tables, which takes a second
+    import bpe_openai  # loads its tables
 
     return bpe_openai.get_encoding("o200k_base")
 

@@ -7,15 +7,19 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import structlog
 
 from gateway.agent.arguments import assistant_message, call_ids, tool_message, with_ids
-from gateway.agent.model import ModelClient, ModelError
+from gateway.agent.model_error import ModelError
 from gateway.agent.reply import Reply
 from gateway.agent.types import Acted, Action, Actor, EndReason, Message, Step, ToolCall, TurnLimits, TurnResult
 from gateway.tokens import Counted, Ledger, Prices, RequestTokens
 from gateway.types import Event, EventSink
+
+if TYPE_CHECKING:
+    from gateway.agent.model import ModelClient
 
 log = structlog.get_logger(__name__)
 

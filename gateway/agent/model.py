@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from gateway.agent.model_error import NOT_CONFIGURED, ModelError
 from gateway.agent.reply import BadChunk, Reply, read_reply
 from gateway.agent.types import FunctionTool, Message
 from gateway.settings import ModelSettings, Settings
@@ -33,18 +34,6 @@ _DETAIL_CHARS = 300
 _OPENAI = "https://api.openai.com/v1"
 
 
-class ModelError(Exception):
-    """The model gave no reply. The message is for people and holds no secret.
-
-    `retry_after` is in seconds, where the endpoint named one.
-    """
-
-    def __init__(self, message: str, *, retryable: bool = False, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retryable = retryable
-        self.retry_after = retry_after
-
-
 class ModelClient:
     """Requests to one endpoint. Safe to share between turns; close it at the end."""
 
@@ -56,9 +45,7 @@ class ModelClient:
         Raises ModelError when neither a key nor an endpoint is configured.
         """
         if api_key is None and base_url is None:
-            raise ModelError(
-                "No model is configured: set OPENAI_API_KEY, or OPENAI_BASE_URL for an endpoint of your own."
-            )
+            raise ModelError(NOT_CONFIGURED)
         self.settings = settings
         self._url = base_url or _OPENAI
         self._host = urlsplit(self._url).netloc.rpartition("@")[2]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import httpx2
 import structlog
@@ -38,13 +38,12 @@ from servers.foreign.words import one_line
 from .config import Http, ServerConfig
 from .http import Answers, answers_here, http_transport, sse_transport
 from .listing import Listing, list_tools
-from .problems import NeedsLogin, Unusable
+from .problems import NeedsLogin, State, Unusable
 from .references import Lookup, resolved
 from .stdio import Ending, stdio_transport
 
 log = structlog.get_logger(__name__)
 
-State = Literal["idle", "connecting", "ready", "down", "needs login", "misconfigured"]
 
 #: Seconds between two looks at a server's list, however often it says that it has changed.
 _BETWEEN_LISTS = 1.0

@@ -1,6 +1,10 @@
-"""Why a server cannot be used."""
+"""How a server's connection is, and why it cannot be used."""
 
 from __future__ import annotations
+
+from typing import Literal
+
+State = Literal["idle", "connecting", "ready", "down", "needs login", "misconfigured"]
 
 
 class Unusable(Exception):

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from .book import Pin, Ruling
 from .config import Http, ServerConfig
-from .connection import Connection, State
+from .problems import State
+
+if TYPE_CHECKING:
+    from .connection import Connection
 
 #: Which of several connections speaks for its server.
 _ORDER: tuple[State, ...] = ("ready", "connecting", "needs login", "down", "idle", "misconfigured")

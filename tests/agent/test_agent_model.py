@@ -27,7 +27,8 @@ from model_double import (
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.agent.model import ModelClient, ModelError
+from gateway.agent.model import ModelClient
+from gateway.agent.model_error import ModelError
 from gateway.agent.reply import Reply
 from gateway.settings import ModelSettings
 from gateway.tokens import Usage

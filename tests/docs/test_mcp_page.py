@@ -21,7 +21,7 @@ from served_gateway import environment, served
 from typer.testing import CliRunner
 
 from gateway.cli import app
-from gateway.mcp_client.connection import State
+from gateway.mcp_client.problems import State
 from gateway.settings import McpSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
