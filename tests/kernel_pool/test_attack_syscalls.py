@@ -190,8 +190,8 @@ program = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0xffff))
 attached = struct.pack('HP', 1, ctypes.addressof(program))
 for option in (26, 50, 51, 52):
     print(attempt(one.setsockopt, socket.SOL_SOCKET, option, attached))
-filter = ctypes.create_string_buffer(attached)
-print(call('prctl', 22, 2, filter, 0, 0), syscall(157, ctypes.c_long(22 + (1 << 32)), 2, filter, 0, 0))
+passed = ctypes.create_string_buffer(attached)
+print(call('prctl', 22, 2, passed, 0, 0), syscall(157, ctypes.c_long(22 + (1 << 32)), 2, passed, 0, 0))
 one.send(b'x')
 print(other.recv(1))
 """
