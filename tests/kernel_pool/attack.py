@@ -12,7 +12,7 @@ from kernel_pool.types import CellResult, ExitReason, Limits
 MIB = 1024 * 1024
 
 #: A secret in the environment of the process that runs the pool.
-SECRET_NAME = "OMNIOPS_TEST_CREDENTIAL"
+SECRET_NAME = "KERNEL_TEST_CREDENTIAL"
 
 #: Small enough to be filled quickly, large enough for pandas.
 LIMITS = Limits(
