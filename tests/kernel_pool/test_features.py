@@ -40,8 +40,26 @@ async def feature_pool(request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
         await pool.close()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def held(feature_pool: Pool) -> AsyncIterator[list[Kernel]]:
+    kernels: list[Kernel] = []
+    yield kernels
+    for kernel in kernels:
+        await feature_pool.release(kernel)
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def kernel(feature_pool: Pool) -> AsyncIterator[Kernel]:
+async def kernel(feature_pool: Pool, held: list[Kernel]) -> Kernel:
+    """One for all tests, as a session is for all its cells; when it has ended, another."""
+    if held and held[0].exited.done():
+        await feature_pool.release(held.pop())
+    if not held:
+        held.append(await feature_pool.lease())
+    return held[0]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fresh(feature_pool: Pool) -> AsyncIterator[Kernel]:
     kernel = await feature_pool.lease()
     yield kernel
     await feature_pool.release(kernel)
@@ -208,8 +226,9 @@ async def test_a_pools_thread_writes_to_the_cell_that_runs(run: Run) -> None:
     assert output(await run("pool.submit(print, 'now').result()")) == "now"
 
 
-async def test_faulthandler_writes_into_the_cell(run: Run) -> None:
-    result = await run("import faulthandler\nfaulthandler.enable()\nfaulthandler.dump_traceback(file=2)")
+async def test_faulthandler_writes_into_the_cell(fresh: Kernel) -> None:
+    code = "import faulthandler\nfaulthandler.enable()\nfaulthandler.dump_traceback(file=2)"
+    result = await fresh.execute(code, deadline_s=60)
     assert "most recent call first" in output(result)
 
 
