@@ -36,7 +36,7 @@ for number in range(5):
 made = kept + before
 made
 """
-SLOW = "import time\nfor i in range(60):\n    print(i, flush=True); time.sleep(0.1)"
+SLOW = "import time\nfor i in range(60):\n    print(i, flush=True); time.sleep(0.25)"
 OUTPUT = "begin\nmiddle\n0\n1\n2\n3\n4\n"
 
 

@@ -35,10 +35,11 @@ class Clock:
 
 
 @asynccontextmanager
-async def running(url: str, clock: Any = None, **approvals: Any) -> AsyncIterator[Gateway]:
+async def running(url: str, clock: Any = None, data: Path | None = None, **approvals: Any) -> AsyncIterator[Gateway]:
+    """`data`: of a gateway that goes on where another ended."""
     with tempfile.TemporaryDirectory(prefix="omniops-") as folder:
         settings = settings_for(
-            Path(folder) / "data",
+            data or Path(folder) / "data",
             url,
             approvals={**APPROVALS, **approvals},
             server={"shutdown_grace_s": 0.2},
@@ -87,10 +88,10 @@ def printed(run: CellRun) -> str:
     return "".join(str(each.get("text", "")) for each in run.result.outputs if each["output_type"] == "stream")
 
 
-async def test_paused_cells(url: str) -> None:
+async def test_paused_cells(url: str, tmp_path: Path) -> None:
     """One pair of gateways for all that needs a kernel: starting them is what takes time."""
-    clock = Clock()
-    async with running(url, clock) as one:
+    clock, data = Clock(), tmp_path / "data"
+    async with running(url, clock, data) as one:
         await one.database.execute(counting.UPSTREAM)
         await _warm(one)
         await _denied(one)
@@ -104,7 +105,7 @@ async def test_paused_cells(url: str) -> None:
         async with running(url, clock) as other:
             await _twice_at_once(one, other)
     await _approved_while_no_gateway_runs(url, clock, id)
-    async with running(url, clock) as later:
+    async with running(url, clock, data) as later:
         await _taken_up(later, session, cell, id)
 
 
