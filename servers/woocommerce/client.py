@@ -189,7 +189,12 @@ class Store:
 
 
 def store_of(ctx: ToolContext) -> Store:
-    """The tenant's store.
+    """The tenant's store, to ask it. Raises as `shop_of`."""
+    return Store(shop_of(ctx), ctx.http)
+
+
+def shop_of(ctx: ToolContext) -> Shop:
+    """Where the tenant's store is, and its keys.
 
     Raises:
         ToolDenied: the tenant has none.
@@ -199,7 +204,7 @@ def store_of(ctx: ToolContext) -> Store:
         raise ctx.unusable["shop"]
     if ctx.shop is None:
         raise ToolDenied("No store is configured for this tenant.", hint="Set the tenant's shop url and keys.")
-    return Store(ctx.shop, ctx.http)
+    return ctx.shop
 
 
 async def _together(reads: Sequence[Coroutine[Any, Any, list[Object]]]) -> list[list[Object]]:

@@ -11,7 +11,7 @@ from ...errors import ToolDenied
 from ...tool import OPERATOR, STAFF, tool
 from .. import previews, undo
 from ..arguments import Limit, Name, Removed, fields, named, query
-from ..client import Object, Store, store_of
+from ..client import Object, Store, shop_of, store_of
 from ..create import create_named, remove
 from ..deliveries import SHORTEST_SECRET, topic_secret
 from ..once import alone
@@ -73,8 +73,7 @@ async def create_webhook(
 
     It is signed with a secret of the topic's own, derived from the tenant's; no cell sees it.
     """
-    store_of(ctx)  # there is one
-    master = ctx.shop.webhook_secret if ctx.shop else ""
+    master = shop_of(ctx).webhook_secret
     if len(master) < SHORTEST_SECRET:
         raise ToolDenied(
             f"No webhook secret of at least {SHORTEST_SECRET} characters is configured for this tenant.",
