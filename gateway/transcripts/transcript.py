@@ -75,13 +75,15 @@ class Transcript:
         #: Held while it is added to.
         self.lock = asyncio.Lock()
 
-    async def add(self, *entries: Entry) -> None:
+    async def add(self, *entries: Entry, notebook: bool = True) -> None:
         """Add to the record; of a cell that ran before the last run stands. Cancelled, it still gets to the end.
+
+        `notebook`: False leaves the notebook on disk for later even while it is small.
 
         Raises:
             OSError: the disk is full, say; nothing was added.
         """
-        await self._to_its_end(lambda: self._add([(_kind(each), self._content(each)) for each in entries]))
+        await self._to_its_end(lambda: self._add([(_kind(each), self._content(each)) for each in entries], notebook))
 
     async def set_header(self, header: Header) -> None:
         """Its state is another. Raises OSError."""
@@ -133,7 +135,7 @@ class Transcript:
 
         await asyncio.shield(asyncio.ensure_future(locked()))
 
-    def _add(self, entries: list[tuple[Kind, bytes]]) -> None:
+    def _add(self, entries: list[tuple[Kind, bytes]], notebook: bool = True) -> None:
         if self.record.head.seq == 0:
             entries = [("session", _session(self.header, self._keeping.redaction)), *entries]
         for line, place in self.record.append(entries):
@@ -141,6 +143,8 @@ class Transcript:
             if self._made is not None and id is not None:
                 self._made.pop(id, None)
         self.stale, self.facts = True, self._facts()
+        if not notebook:
+            return
         try:
             self._write_small()
         except OSError as error:  # it is in the record; the notebook is written as soon as it can be
@@ -165,7 +169,9 @@ class Transcript:
 
     def _write_notebook(self) -> None:
         begun = time.monotonic()
-        self._write(notebook_bytes(self.fold, self.record.head, self._keeping.redaction))
+        self._write_small()
+        if self.stale:
+            self._write(notebook_bytes(self.fold, self.record.head, self._keeping.redaction))
         self.notebook_s = time.monotonic() - begun
 
     def _facts(self) -> Facts:

@@ -16,7 +16,7 @@ from gateway.transcripts.transcript import Transcript
 log = structlog.get_logger(__name__)
 
 #: What is added within this time is written at once, seconds.
-_TOGETHER_S = 0.05
+_TOGETHER_S = 0.2
 #: Time between two attempts to write what could not be written.
 _AGAIN_S = 2.0
 #: A notebook is not written again until this many times the time has passed that it took.
