@@ -7,11 +7,12 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
 
+from gateway.acts import act
 from gateway.jupyter import documents
 from gateway.jupyter import routes as jupyter
 from gateway.jupyter import socket as channels
 from gateway.routes import approvals, chat, credentials, mcp_servers, operations, sessions, tools, transcripts
-from gateway.routes.access import principal
+from gateway.routes.guard import check_declared, enforce
 from gateway.routes.limits import BodyLimit
 from gateway.routes.problems import install
 from gateway.runtime import Gateway
@@ -33,6 +34,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        dependencies=[Depends(enforce)],
     )
     app.state.gateway = gateway
     app.state.jupyter = gateway.jupyter
@@ -43,8 +45,10 @@ def create_app(gateway: Gateway) -> FastAPI:
     for ours in (jupyter, documents, channels):
         app.include_router(ours.router)
 
-    @app.get("/v1/openapi.json", dependencies=[Depends(principal)], include_in_schema=False)
+    @app.get("/v1/openapi.json", include_in_schema=False)
+    @act("about")
     async def openapi() -> JSONResponse:
         return JSONResponse(app.openapi())
 
+    check_declared(app)
     return app

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from gateway.acts import CallerRole
 
 
 @dataclass(frozen=True)
@@ -14,9 +16,16 @@ class Principal:
     """A caller. `tenant`: the only one that it reaches; None reaches all."""
 
     name: str
+    role: CallerRole
     tenant: str | None = None
     #: Set for people who decide about calls and do nothing else: the tenants whose calls, empty for all.
     approves: frozenset[str] | None = None
+    #: When the token ends, in seconds since 1970; None for no end that is known.
+    until: float | None = None
+    #: The server's own token: its requests are not counted.
+    unlimited: bool = False
+    #: Of an API key, its id and the digest of its secret.
+    key: tuple[str, bytes] | None = field(default=None, repr=False, compare=False)
 
     def may_reach(self, tenant: str) -> bool:
         return self.tenant is None or self.tenant == tenant
@@ -37,10 +46,10 @@ class Tokens:
 
         Raises ValueError for a token that is empty or stands for two.
         """
-        known = [(_digest(operator), Principal("operator"))]
-        known += [(_digest(token), Principal(f"tenant:{name}", name)) for name, token in tenants.items()]
+        known = [(_digest(operator), Principal("operator", "admin", unlimited=True))]
+        known += [(_digest(token), Principal(f"tenant:{name}", "tenant", name)) for name, token in tenants.items()]
         known += [
-            (_digest(token), Principal(f"approver:{name}", approves=frozenset(reach)))
+            (_digest(token), Principal(f"approver:{name}", "approver", approves=frozenset(reach)))
             for name, (token, reach) in approvers.items()
         ]
         if not all((operator, *tenants.values(), *(token for token, _ in approvers.values()))):

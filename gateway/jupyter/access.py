@@ -17,7 +17,7 @@ from gateway.routes.problems import ProblemError
 from gateway.runtime import Gateway
 
 
-def kernels(request: Request) -> JupyterKernels:
+async def kernels(request: Request) -> JupyterKernels:
     found: JupyterKernels = request.app.state.jupyter
     return found
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
 
+from gateway.acts import act
 from gateway.jupyter.access import Caller, GatewayOf, KernelsOf, read, tenant_of
 from gateway.jupyter.hub import Hub
 from gateway.jupyter.kernels import JupyterKernels, kernel_id
@@ -32,6 +33,7 @@ RowOf = Annotated[NotebookRow, Depends(row_of)]
 
 
 @router.get("", responses=described())
+@act("kernels")
 async def list_sessions(found: KernelsOf, caller: Caller) -> list[SessionModel]:
     """The caller's documents whose kernels are at hand."""
     hubs = {hub.about.session: hub for hub in found.all(caller.tenant)}
@@ -40,6 +42,7 @@ async def list_sessions(found: KernelsOf, caller: Caller) -> list[SessionModel]:
 
 
 @router.post("", status_code=201, responses=described(400, 403, 404, 503, 507))
+@act("kernels")
 async def create(
     running: GatewayOf, found: KernelsOf, caller: Caller, request: Request, response: Response
 ) -> SessionModel:
@@ -61,12 +64,14 @@ async def create(
 
 
 @router.get("/{session}", responses=described(404))
+@act("kernels")
 async def get(found: KernelsOf, caller: Caller, row: RowOf) -> SessionModel:
     """One document."""
     return SessionModel.of(row, await found.find(kernel_id(row.kernel), caller.tenant))
 
 
 @router.patch("/{session}", responses=described(400, 403, 404, 409, 503))
+@act("kernels")
 async def change(running: GatewayOf, found: KernelsOf, caller: Caller, row: RowOf, request: Request) -> SessionModel:
     """Another path, name, type or kernel. A kernel that is no document's any more ends."""
     body = await read(request, SessionRequest)
@@ -90,6 +95,7 @@ async def change(running: GatewayOf, found: KernelsOf, caller: Caller, row: RowO
 
 
 @router.delete("/{session}", status_code=204, responses=described(404))
+@act("kernels")
 async def delete(found: KernelsOf, caller: Caller, row: RowOf) -> None:
     """Close the document and end its kernel."""
     hub = await found.find(kernel_id(row.kernel), caller.tenant)

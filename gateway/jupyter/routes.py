@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from gateway.acts import act
 from gateway.jupyter.access import Caller, GatewayOf, HubOf, KernelsOf, read, tenant_of
 from gateway.jupyter.hub import Hub
 from gateway.jupyter.kernels import JupyterKernels, kernel_id
@@ -24,18 +25,21 @@ _TYPES = {"png": "image/png", "svg": "image/svg+xml"}
 
 
 @router.options("/api/{path:path}", status_code=204, include_in_schema=False)
+@act("public")
 async def options(path: str) -> Response:
     """Answered without a token, as Jupyter's servers do."""
     return Response(status_code=204, headers={"Allow": "GET, HEAD, POST, PATCH, DELETE, OPTIONS"})
 
 
 @router.get("/api", responses=described())
+@act("about")
 async def about(caller: Caller) -> dict[str, str]:
     """Which interface this is."""
     return {"version": _SPOKEN, "omniops": version("omniops-kernels")}
 
 
 @router.get("/api/status", responses=described())
+@act("kernels")
 async def status(running: GatewayOf, found: KernelsOf, caller: Caller) -> dict[str, Any]:
     """Jupyter's summary of a server, of the caller's kernels alone."""
     hubs = found.all(caller.tenant)
@@ -49,6 +53,7 @@ async def status(running: GatewayOf, found: KernelsOf, caller: Caller) -> dict[s
 
 
 @router.get("/api/me", responses=described())
+@act("about")
 async def me(caller: Caller) -> dict[str, Any]:
     """Who the caller is."""
     name = caller.name
@@ -57,12 +62,14 @@ async def me(caller: Caller) -> dict[str, Any]:
 
 
 @router.get("/api/kernelspecs", responses=described())
+@act("kernels")
 async def kernelspecs(running: GatewayOf, found: KernelsOf, caller: Caller) -> dict[str, Any]:
     """The kinds of kernels: one for each profile, and `python3`."""
     return specs_of(found.specs(running.pool.profiles))
 
 
 @router.get("/api/kernelspecs/{name}", responses=described(404))
+@act("kernels")
 async def kernelspec(running: GatewayOf, found: KernelsOf, caller: Caller, name: str) -> dict[str, Any]:
     """One of them."""
     profile = found.specs(running.pool.profiles).get(name)
@@ -72,6 +79,7 @@ async def kernelspec(running: GatewayOf, found: KernelsOf, caller: Caller, name:
 
 
 @router.get("/kernelspecs/{name}/{file}", responses=described(404))
+@act("kernels")
 async def resource(running: GatewayOf, found: KernelsOf, caller: Caller, name: str, file: str) -> Response:
     """A kernelspec's logo."""
     if name not in found.specs(running.pool.profiles) or file not in LOGOS:
@@ -81,12 +89,14 @@ async def resource(running: GatewayOf, found: KernelsOf, caller: Caller, name: s
 
 
 @router.get("/api/kernels", responses=described())
+@act("kernels")
 async def list_kernels(found: KernelsOf, caller: Caller) -> list[KernelModel]:
     """The caller's kernels that Jupyter clients made here."""
     return [KernelModel.of(hub) for hub in found.all(caller.tenant)]
 
 
 @router.post("/api/kernels", status_code=201, responses=described(400, 403, 404, 503, 507))
+@act("kernels")
 async def start(
     running: GatewayOf, found: KernelsOf, caller: Caller, request: Request, response: Response
 ) -> KernelModel:
@@ -97,24 +107,28 @@ async def start(
 
 
 @router.get("/api/kernels/{kernel}", responses=described(404))
+@act("kernels")
 async def get(hub: HubOf) -> KernelModel:
     """One kernel."""
     return KernelModel.of(hub)
 
 
 @router.delete("/api/kernels/{kernel}", status_code=204, responses=described(404))
+@act("kernels")
 async def delete(found: KernelsOf, hub: HubOf) -> None:
     """End the kernel, what runs in it, and its session. The transcript stays."""
     await found.end(hub)
 
 
 @router.post("/api/kernels/{kernel}/interrupt", status_code=204, responses=described(404, 409, 503))
+@act("kernels")
 async def interrupt(hub: HubOf) -> None:
     """Interrupt what runs, as Ctrl-C would."""
     await hub.interrupt()
 
 
 @router.post("/api/kernels/{kernel}/restart", responses=described(404, 409, 503))
+@act("kernels")
 async def restart(hub: HubOf) -> KernelModel:
     """A new kernel with nothing in it, under the same id."""
     await hub.restart()

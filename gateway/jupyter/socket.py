@@ -9,13 +9,13 @@ import structlog
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from gateway.auth import Principal, token_of
+from gateway.acts import act
+from gateway.auth import Principal
 from gateway.jupyter.hub import Hub, Overrun
 from gateway.jupyter.kernels import JupyterKernels
 from gateway.jupyter.mailbox import BAD, TRY_LATER, Mailbox, Seat
 from gateway.jupyter.wire import V1, BadMessage, asked
 from gateway.routes.problems import ProblemError, problem_of, respond
-from gateway.runtime import Gateway
 
 router = APIRouter()
 log = structlog.get_logger(__name__)
@@ -28,21 +28,23 @@ _MAX_REASON = 120
 
 
 @router.websocket("/api/kernels/{kernel}/channels")
-async def channels(websocket: WebSocket, kernel: str, session_id: str = "", token: str = "") -> None:
+@act("kernels")
+async def channels(websocket: WebSocket, kernel: str, session_id: str = "") -> None:
     """Serve one connection to its end."""
-    await _channels(websocket, kernel, session_id, token)
+    await _channels(websocket, kernel, session_id)
 
 
 @router.websocket("/token/{token}/api/kernels/{kernel}/channels")
+@act("kernels")
 async def channels_by_path(websocket: WebSocket, token: str, kernel: str, session_id: str = "") -> None:
     """The same for clients that can say neither headers nor a query: jupyter_server's GatewayKernelClient."""
-    await _channels(websocket, kernel, session_id, token)
+    await _channels(websocket, kernel, session_id)
 
 
-async def _channels(websocket: WebSocket, kernel: str, session_id: str, token: str) -> None:
+async def _channels(websocket: WebSocket, kernel: str, session_id: str) -> None:
     kernels: JupyterKernels = websocket.app.state.jupyter
     try:
-        caller = _caller(websocket, token)
+        caller: Principal = websocket.state.principal
         if len(session_id) > _MAX_SESSION_ID or not session_id.isprintable():
             raise ProblemError(400, "bad_request", f"session_id is printable, {_MAX_SESSION_ID} characters at most.")
         hub = await kernels.find(kernel[:64], caller.tenant)
@@ -104,15 +106,3 @@ async def _write(websocket: WebSocket, mailbox: Mailbox, seat: Seat, *, v1: bool
                 await websocket.send_text(frame)
             else:
                 await websocket.send_bytes(frame)
-
-
-def _caller(websocket: WebSocket, token: str) -> Principal:
-    """Raises ProblemError (401, 403)."""
-    running: Gateway = websocket.app.state.gateway
-    token = token_of(websocket.headers.get("authorization", ""), token)
-    found = running.tokens.principal(token) if token else None
-    if found is None:
-        raise ProblemError(401, "unauthorized", "The access token is wrong, or there is none.")
-    if found.approves is not None:
-        raise ProblemError(403, "forbidden", "This token is for approvals alone.", "See GET /v1/approvals.")
-    return found

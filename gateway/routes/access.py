@@ -4,50 +4,41 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path
+from fastapi.requests import HTTPConnection
 
+from gateway.acts import SESSIONS, Act, may
 from gateway.approvals.desk import Person
-from gateway.auth import Principal, token_of
+from gateway.auth import Principal
+from gateway.routes.guard import refusal
 from gateway.routes.problems import ProblemError
 from gateway.runtime import Gateway
 from gateway.session_rows import SessionInfo
 from gateway.types import Role
 
 
-def gateway(request: Request) -> Gateway:
+async def gateway(request: HTTPConnection) -> Gateway:
     running: Gateway = request.app.state.gateway
     return running
 
 
-def principal(request: Request) -> Principal:
-    """Whoever works with sessions. Raises ProblemError (401; 403 for a token that is for approvals alone)."""
-    found = anybody(request)
-    if found.approves is not None:
-        raise ProblemError(403, "forbidden", "This token is for approvals alone.", "See GET /v1/approvals.")
+async def principal(request: HTTPConnection) -> Principal:
+    """Who calls, as the guard has found out."""
+    found: Principal = request.state.principal
     return found
 
 
-def anybody(request: Request) -> Principal:
-    """Raises ProblemError (401)."""
-    running: Gateway = request.app.state.gateway
-    token = token_of(request.headers.get("authorization", ""), request.query_params.get("token", ""))
-    found = running.tokens.principal(token) if token else None
-    if found is None:
-        what = "The access token is wrong." if token else "The request has no access token."
-        hint = "Send the header `Authorization: Bearer TOKEN`; `omniops serve` prints the token at start."
-        raise ProblemError(401, "unauthorized", what, hint)
-    return found
+async def person(request: HTTPConnection) -> Person:
+    """The caller, as the desk of approvals takes them."""
+    running, caller = await gateway(request), await principal(request)
+    tenants = caller.approves or None if caller.role == "approver" else _only(caller)
+    narrow = caller.role == "tenant"
+    decides = running.settings.approvals.tenant_tokens if narrow else may(caller.role, "approvals.decide")
+    return Person(caller.name, tenants, decides=decides, narrow=narrow)
 
 
-def person(request: Request) -> Person:
-    """The caller, as the desk of approvals takes them. Raises ProblemError (401)."""
-    running, caller = gateway(request), anybody(request)
-    if caller.approves is not None:
-        return Person(caller.name, caller.approves or None, decides=True)
-    if caller.tenant is not None:
-        decides = running.settings.approvals.tenant_tokens
-        return Person(caller.name, frozenset({caller.tenant}), decides=decides, narrow=True)
-    return Person(caller.name, None, decides=True)
+def _only(caller: Principal) -> frozenset[str] | None:
+    return None if caller.tenant is None else frozenset({caller.tenant})
 
 
 GatewayOf = Annotated[Gateway, Depends(gateway)]
@@ -66,10 +57,24 @@ def check_tenant(running: Gateway, caller: Principal, tenant: str) -> None:
 
 
 def check_role(caller: Principal, role: Role) -> None:
-    """Raises ProblemError: 403 for a session that may run the shop, with a token that reaches one tenant only."""
-    if role == "operator" and caller.tenant is not None:
-        hint = "Ask for it with the server's own token, or for role `agent` or `analyst`."
-        raise ProblemError(403, "forbidden", "This token opens no session of role 'operator'.", hint)
+    """Raises ProblemError: 403 for a session of a role that the caller's role does not reach."""
+    if role not in SESSIONS[caller.role]:
+        reached = ", ".join(f"`{each}`" for each in sorted(SESSIONS[caller.role]))
+        hint = f"This one: {reached}. For others, use the server's own token or a key of another role."
+        raise ProblemError(403, "forbidden", f"This token opens no session of role {role!r}.", hint)
+
+
+def check_act(caller: Principal, act: Act) -> None:
+    """For what a route does beside its own act. Raises ProblemError (403)."""
+    if not may(caller.role, act):
+        raise refusal(caller, act)
+
+
+def check_everyone(caller: Principal) -> None:
+    """Raises ProblemError: 403 for what concerns all tenants, with a token that reaches one."""
+    if caller.tenant is not None:
+        hint = "Use the server's own token, or a key of role admin for all tenants."
+        raise ProblemError(403, "forbidden", "This concerns all tenants, and this token reaches one only.", hint)
 
 
 def reach(running: Gateway, caller: Principal, tenant: str | None) -> str | None:

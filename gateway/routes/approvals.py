@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from starlette.responses import StreamingResponse
 
+from gateway.acts import act
 from gateway.approvals.desk import Person
 from gateway.routes.access import Decider, GatewayOf, check_decider
 from gateway.routes.approval_models import Approval, Decision, Denial, State, Write
@@ -24,6 +25,7 @@ CallId = Annotated[int, Path(ge=1, le=2**62)]
 
 
 @router.get("/v1/approvals", responses=described(403))
+@act("approvals.look")
 async def list_approvals(
     running: GatewayOf,
     person: Decider,
@@ -43,6 +45,7 @@ async def list_approvals(
     response_class=StreamingResponse,
     responses={**described(403), 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
+@act("approvals.look")
 async def events(running: GatewayOf, person: Decider) -> EventResponse:
     """Requests as they come and as they are decided, here or at another gateway; first those that wait.
 
@@ -54,12 +57,14 @@ async def events(running: GatewayOf, person: Decider) -> EventResponse:
 
 
 @router.get("/v1/approvals/{approval}", responses=described(404))
+@act("approvals.look")
 async def show(running: GatewayOf, person: Decider, approval: Id) -> Approval:
     """One request: what each of its calls would do, and what was decided."""
     return Approval.of(await running.desk.get(person, approval))
 
 
 @router.post("/v1/approvals/{approval}/approve", responses=described(403, 404, 409))
+@act("approvals.decide")
 async def approve(running: GatewayOf, person: Decider, approval: Id, body: Decision | None = None) -> Approval:
     """Let the calls go out, all or those that are named; the others are refused by the same decision.
 
@@ -71,12 +76,14 @@ async def approve(running: GatewayOf, person: Decider, approval: Id, body: Decis
 
 
 @router.post("/v1/approvals/{approval}/deny", responses=described(403, 404, 409))
+@act("approvals.decide")
 async def deny(running: GatewayOf, person: Decider, approval: Id, body: Denial | None = None) -> Approval:
     """Refuse all calls of the request: each raises `ApprovalDenied` in its cell, with the note."""
     return Approval.of(await running.desk.deny(person, approval, note=(body or Denial()).note))
 
 
 @router.get("/v1/calls", responses=described(403))
+@act("approvals.look")
 async def list_writes(
     running: GatewayOf, person: Decider, tenant: str | None = None, session: str | None = None, limit: Limit = 100
 ) -> list[Write]:
@@ -86,6 +93,7 @@ async def list_writes(
 
 
 @router.post("/v1/calls/{call}/revert", responses=described(403, 404, 409, 502))
+@act("approvals.decide")
 async def revert(running: GatewayOf, person: Decider, call: CallId) -> Write:
     """Take back what a call has done, by the tool that undoes it; once, whoever else asks for it."""
     return Write.of(await running.reverts.revert(person, call))

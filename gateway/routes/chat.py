@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from gateway.acts import act
 from gateway.routes.access import Caller, GatewayOf, check_role, check_tenant
 from gateway.routes.events import EventResponse, Events
 from gateway.routes.models import Answer, NewMessage
@@ -22,6 +23,7 @@ router = APIRouter(prefix="/v1/chat", tags=["chat"])
         200: {"model": Answer, "content": {"text/event-stream": {"schema": {"type": "string"}}}},
     },
 )
+@act("chat")
 async def chat(running: GatewayOf, caller: Caller, body: NewMessage, accept: Accept = "") -> Answer | EventResponse:
     """Put a customer's message to the agent.
 

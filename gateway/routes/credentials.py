@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from gateway.acts import act
 from gateway.auth import Principal
 from gateway.credentials.keys import KeysError
 from gateway.credentials.sealing import SealError
 from gateway.credentials.store import BadCredential, check_name
-from gateway.routes.access import Caller, GatewayOf, check_tenant
+from gateway.routes.access import Caller, GatewayOf, check_everyone, check_tenant, reach
 from gateway.routes.problems import ProblemError, described
 from gateway.runtime import Gateway
 from gateway.tenant_check import check_tenant as find_problems
@@ -76,11 +77,11 @@ class Acts(BaseModel):
 
 
 @router.put("/v1/tenants/{tenant}/credentials/{name}", responses=described(403, 404, 409))
+@act("credentials")
 async def set_credential(
     running: GatewayOf, caller: Caller, tenant: Tenant, name: Name, body: NewCredential
 ) -> Credential:
     """Keep a value, over the one of before. It counts from the next call on."""
-    _check_operator(caller)
     check_tenant(running, caller, tenant)
     try:
         await running.vault.put(tenant, name, body.value.get_secret_value(), _who(caller, body.by))
@@ -95,17 +96,17 @@ async def set_credential(
 
 
 @router.get("/v1/tenants/{tenant}/credentials", responses=described(403, 404))
+@act("credentials")
 async def list_credentials(running: GatewayOf, caller: Caller, tenant: Tenant) -> Credentials:
     """What there is, without values."""
-    _check_operator(caller)
     check_tenant(running, caller, tenant)
     return Credentials(credentials=await _listed(running, tenant))
 
 
 @router.delete("/v1/tenants/{tenant}/credentials/{name}", responses=described(403, 404))
+@act("credentials")
 async def delete_credential(running: GatewayOf, caller: Caller, tenant: Tenant, name: Name, by: Person = "") -> Deleted:
     """Delete a value for good. Calls that need it are refused from then on."""
-    _check_operator(caller)
     check_tenant(running, caller, tenant)
     try:
         check_name(name)
@@ -115,9 +116,10 @@ async def delete_credential(running: GatewayOf, caller: Caller, tenant: Tenant, 
 
 
 @router.post("/v1/credentials/rotate", responses=described(403, 409))
+@act("credentials")
 async def rotate_key(running: GatewayOf, caller: Caller, by: Person = "") -> Rotated:
     """Encrypt the credentials of all tenants with a new key: one made now, or the first one of the settings."""
-    _check_operator(caller)
+    check_everyone(caller)
     try:
         count, key_id = await running.vault.rotate(_who(caller, by))
     except (KeysError, SealError) as error:
@@ -126,9 +128,9 @@ async def rotate_key(running: GatewayOf, caller: Caller, by: Person = "") -> Rot
 
 
 @router.post("/v1/tenants/{tenant}/check", responses=described(403, 404))
+@act("credentials")
 async def check_connections(running: GatewayOf, caller: Caller, tenant: Tenant) -> Findings:
     """Ask the tenant's store and tables for something small, with its credentials."""
-    _check_operator(caller)
     check_tenant(running, caller, tenant)
     found = [
         Finding(what=each.what, state=each.state, told=running.scrubber.text(each.told))
@@ -138,6 +140,7 @@ async def check_connections(running: GatewayOf, caller: Caller, tenant: Tenant) 
 
 
 @router.get("/v1/administration", responses=described(403))
+@act("audit")
 async def list_acts(
     running: GatewayOf,
     caller: Caller,
@@ -145,11 +148,11 @@ async def list_acts(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Acts:
     """What people did to the gateway's credentials, the newest first."""
-    _check_operator(caller)
+    of = reach(running, caller, tenant)
     rows = await running.database.fetch(
         "SELECT at, principal, tenant, action, subject FROM administration"
         " WHERE %(tenant)s::text IS NULL OR tenant = %(tenant)s ORDER BY id DESC LIMIT %(limit)s",
-        {"tenant": tenant, "limit": limit},
+        {"tenant": of, "limit": limit},
     )
     return Acts(acts=[Act(**row) for row in rows])
 
@@ -157,12 +160,6 @@ async def list_acts(
 async def _listed(running: Gateway, tenant: str) -> list[Credential]:
     entries = await running.vault.entries(tenant)
     return [Credential(name=e.name, key_id=e.key_id, changed=e.changed, changed_by=e.changed_by) for e in entries]
-
-
-def _check_operator(caller: Principal) -> None:
-    if caller.tenant is not None:
-        hint = "Use the server's own token."
-        raise ProblemError(403, "forbidden", "This token does not reach credentials.", hint)
 
 
 def _who(caller: Principal, person: str) -> str:

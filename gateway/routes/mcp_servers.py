@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.acts import act
 from gateway.auth import Principal
 from gateway.mcp_client.book import Pin, Stale
 from gateway.mcp_client.config import ServerConfig
-from gateway.routes.access import Caller, GatewayOf, check_tenant, reach
+from gateway.routes.access import Caller, GatewayOf, check_everyone, check_tenant, reach
 from gateway.routes.problems import ProblemError, described
 from gateway.runtime import Gateway
 from gateway.types import Role
@@ -95,6 +96,7 @@ class Acceptance(_Decision):
 
 
 @router.get("/v1/servers", responses=described(403))
+@act("tools.look")
 async def list_servers(running: GatewayOf, caller: Caller, tenant: OfTenant = None) -> Servers:
     """The MCP servers and their states."""
     of = reach(running, caller, tenant)
@@ -103,15 +105,17 @@ async def list_servers(running: GatewayOf, caller: Caller, tenant: OfTenant = No
 
 
 @router.post("/v1/servers/{module}/reconnect", responses=described(403, 404))
+@act("operations")
 async def reconnect(running: GatewayOf, caller: Caller, module: Module, tenant: OfTenant = None) -> Server:
     """End its connections and make one now."""
-    _check_operator(caller)
+    check_everyone(caller)
     config = _server(running, module, tenant)
     await running.mcp.reconnect(config, tenant)
     return Server(**asdict(running.mcp.status(config, tenant)))
 
 
 @router.get("/v1/servers/{module}/tools", responses=described(403, 404))
+@act("tools.look")
 async def list_tools(running: GatewayOf, caller: Caller, module: Module, tenant: OfTenant = None) -> ForeignTools:
     """What a server's tools are taken for, and what has changed."""
     of = reach(running, caller, tenant)
@@ -121,9 +125,10 @@ async def list_tools(running: GatewayOf, caller: Caller, module: Module, tenant:
 
 
 @router.post("/v1/tools/classify", responses=described(403, 404))
+@act("tools.decide")
 async def classify(running: GatewayOf, caller: Caller, body: Classification) -> ForeignTool:
     """Say what a foreign tool does and who may call it."""
-    _check_operator(caller)
+    check_everyone(caller)
     if body.tenant is not None:
         check_tenant(running, caller, body.tenant)
     config, pin = _tool(running, body)
@@ -140,9 +145,10 @@ async def classify(running: GatewayOf, caller: Caller, body: Classification) -> 
 
 
 @router.post("/v1/tools/accept", responses=described(403, 404, 409))
+@act("tools.decide")
 async def accept(running: GatewayOf, caller: Caller, body: Acceptance) -> ForeignTool:
     """Let a changed definition count, after somebody has looked at it. Its class stays."""
-    _check_operator(caller)
+    check_everyone(caller)
     config, pin = _tool(running, body)
     try:
         await running.mcp.book.accept(pin, body.digest, _who(caller, body.by))
@@ -210,11 +216,6 @@ def _tool(running: Gateway, body: _Decision) -> tuple[ServerConfig, Pin]:
         hint = f"Did you mean {module}.{likely}?" if likely else f"GET /v1/servers/{module}/tools lists them."
         raise ProblemError(404, "unknown_tool", f"There is no tool {one_line(body.tool, 80)!r}.", hint)
     return config, found[0]
-
-
-def _check_operator(caller: Principal) -> None:
-    if caller.tenant is not None:
-        raise ProblemError(403, "forbidden", "This token does not decide about tools.", "Use the server's own token.")
 
 
 def _who(caller: Principal, person: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Path, Query
 
+from gateway.acts import SESSIONS, act
 from gateway.auth import Principal
 from gateway.routes.access import Caller, GatewayOf, check_role, check_tenant
 from gateway.routes.problems import ProblemError, described
@@ -17,14 +18,11 @@ from gateway.types import Role
 from servers.checking import closest
 from servers.foreign.words import one_line
 from servers.registry import Registry
-from servers.tool import CONVERSATION, STAFF, Tool
+from servers.tool import Tool
 
 router = APIRouter(tags=["tools"])
 
 Roles: TypeAlias = frozenset[Role]
-
-#: What sessions that a tenant's own token opens may be.
-TENANTS_OWN: Roles = frozenset(role for role in (*CONVERSATION, *STAFF) if role != "operator")
 
 #: Tools in one answer: milliseconds of work.
 MAX_FOUND = 200
@@ -44,6 +42,7 @@ Name = Annotated[str, Path(max_length=300, description="`server.tool`.")]
 
 
 @router.get("/v1/tools", responses=described(403, 404))
+@act("tools.look")
 async def find_tools(
     running: GatewayOf,
     caller: Caller,
@@ -72,6 +71,7 @@ async def find_tools(
 
 
 @router.get("/v1/tools/{name}", responses=described(403, 404))
+@act("tools.look")
 async def show_tool(
     running: GatewayOf, caller: Caller, name: Name, tenant: OfTenant = None, role: OfRole = None
 ) -> ToolRecord:
@@ -93,7 +93,7 @@ def _reach(running: Gateway, caller: Principal, tenant: str | None, role: Role |
     if role is not None:
         check_role(caller, role)
         return of, frozenset({role})
-    return of, None if caller.tenant is None else TENANTS_OWN
+    return of, None if caller.role == "admin" and caller.tenant is None else SESSIONS[caller.role]
 
 
 def _may(roles: Roles | None, tool: Tool) -> bool:

@@ -25,16 +25,16 @@ def test_the_headers_token_goes_before_the_querys(header: str, query: str, token
 
 def test_each_token_has_its_principal() -> None:
     tokens = Tokens("operator-token", {"shop": "shop-token"})
-    assert tokens.principal("operator-token") == Principal("operator")
-    assert tokens.principal("shop-token") == Principal("tenant:shop", "shop")
+    assert tokens.principal("operator-token") == Principal("operator", "admin", unlimited=True)
+    assert tokens.principal("shop-token") == Principal("tenant:shop", "tenant", "shop")
     for wrong in ("", "operator-toke", "operator-token ", "\ud800", "x" * 100_000):
         assert tokens.principal(wrong) is None
 
 
 def test_only_the_operator_reaches_every_tenant() -> None:
-    assert Principal("operator").may_reach("shop")
-    assert Principal("a", "shop").may_reach("shop")
-    assert not Principal("a", "shop").may_reach("other")
+    assert Principal("operator", "admin").may_reach("shop")
+    assert Principal("a", "agent", "shop").may_reach("shop")
+    assert not Principal("a", "agent", "shop").may_reach("other")
 
 
 @pytest.mark.parametrize("tenants", [{"a": "same", "b": "same"}, {"a": "operator"}, {"a": ""}])

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from gateway_world import own_database, settings_for
 
 from gateway.app import create_app
+from gateway.routes.guard import check_declared, declared
 from gateway.runtime import Gateway, open_gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -134,6 +135,32 @@ async def walls(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Asyn
             }
             has |= {"call": str(call["id"]), "name": CREDENTIAL, "module": "victims_server"}
             yield Walls(gateway, create_app(gateway), has)
+
+
+async def test_every_route_says_what_it_does(walls: Walls) -> None:
+    routes = dict(declared(walls.app))
+    assert len(routes) > 50
+    assert None not in routes.values()
+    assert {route for route, found in routes.items() if found == "public"} == {
+        "GET /healthz",
+        "OPTIONS /api/{path:path}",
+    }
+
+
+async def test_a_route_that_does_not_is_refused_to_everybody(walls: Walls) -> None:
+    app = create_app(walls.gateway)
+
+    @app.get("/v1/new")
+    async def new() -> str:
+        return "reached"
+
+    app.mount("/mounted", new)
+    with pytest.raises(TypeError, match=r"GET /v1/new, .*/mounted"):
+        check_declared(app)
+    headers = {"authorization": f"Bearer {walls.gateway.token}"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as http:
+        answer = await http.get("/v1/new", headers=headers)
+    assert (answer.status_code, "reached" in answer.text) == (403, False)
 
 
 @pytest.mark.parametrize("token", [THEIRS, DECIDES, "", "no-token-at-all"])
