@@ -63,7 +63,8 @@ async def _save_runs(live: LiveSession, rows: SessionRows) -> None:
         ended = {run.cell: run.result.status for run in runs}
         try:
             # the transcript first: a cell whose row says that it is over is in it
-            await save(live, partial(live.transcript.add, *runs, notebook=False), partial(rows.end_cells, session, ended))
+            added = partial(live.transcript.add, *runs, notebook=False)
+            await save(live, added, partial(rows.end_cells, session, ended))
         except Exception as error:  # noqa: BLE001 - the boundary of a task that nobody may wait for
             log.error("cells could not be saved", session=session, cells=list(ended), error=str(error))
 
