@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -36,11 +36,11 @@ class OutputStream:
         self._over = False
         self._pumps: dict[asyncio.Task[None], asyncio.Event] = {}
 
-    def listen(self, sink: EventSink) -> None:
-        """Give the sink what was put so far, and what will be."""
+    def listen(self, sink: EventSink, after: int = 0) -> None:
+        """Give the sink what was put so far, and what will be; less the first `after` characters, which it has had."""
         wake = asyncio.Event()
         wake.set()
-        self._pumps[asyncio.create_task(self._run(sink, wake))] = wake
+        self._pumps[asyncio.create_task(self._run(sink, wake, after))] = wake
 
     def put(self, output: Mapping[str, Any]) -> None:
         """One output, as the kernel sent it."""
@@ -63,14 +63,29 @@ class OutputStream:
         for wake in self._pumps.values():
             wake.set()
 
-    async def _run(self, sink: EventSink, wake: asyncio.Event) -> None:
-        told = 0
+    async def _run(self, sink: EventSink, wake: asyncio.Event, after: int) -> None:
+        told = at = 0
         while told < len(self._texts) or not self._over:
             await wake.wait()
             wake.clear()
-            texts, told = self._texts[told:], len(self._texts)
-            if texts:
-                await sink(Event("output", {"text": self._redact(plain("".join(texts)))}))
+            text, told = "".join(self._texts[told:]), len(self._texts)
+            event, at = output_event(text, at, after, self._redact), at + len(text)
+            if event is not None:
+                await sink(event)
+
+
+def output_event(text: str, at: int, after: int, redact: Callable[[str], str]) -> Event | None:
+    """Output of a cell that begins at character `at`, without the first `after` ones of all; None if none is left.
+
+    Its id says up to where all of it has been told.
+    """
+    fresh = text[max(0, after - at) :]
+    return Event("output", {"text": redact(plain(fresh))}, id=str(at + len(text))) if fresh else None
+
+
+def text_of(outputs: Iterable[Mapping[str, Any]]) -> str:
+    """What a cell that is over has told as `output` events, of its outputs as the transcript has them."""
+    return "".join(map(_text, outputs))
 
 
 async def execute_cell(

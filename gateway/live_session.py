@@ -21,13 +21,19 @@ from gateway.types import CellRun, Grant
 from kernel_pool.pool import Kernel, Pool
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Job:
     """A cell that runs or waits, for those who ask for the same one."""
 
     code: str
     stream: OutputStream
-    task: asyncio.Task[CellRun]
+    task: asyncio.Task[CellRun] = field(init=False)
+    #: Set at its end.
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    #: It is on its way to its kernel, or there.
+    begun: bool = False
+    #: It is not to begin any more.
+    cancelled: bool = False
 
 
 @dataclass

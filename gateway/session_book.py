@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import msgspec
 
@@ -44,9 +44,15 @@ class SessionBook:
             raise SessionNotFound(session)
         return self._as_seen(info)
 
-    async def list(self, tenant: str | None = None, limit: int = 100) -> tuple[SessionInfo, ...]:
-        """The newest first; of all tenants for None."""
-        return tuple(self._as_seen(info) for info in await self._rows.newest(tenant, limit))
+    async def list(
+        self,
+        tenant: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+        roles: Collection[Role] | None = None,
+    ) -> tuple[SessionInfo, ...]:
+        """The newest first; of all tenants and roles for None. `after`: the last one of the page before."""
+        return tuple(self._as_seen(info) for info in await self._rows.newest(tenant, limit, after, roles))
 
     async def cell(self, session: str, cell: str) -> tuple[CellRow, Node | None]:
         """A cell, and what it came to as the transcript has it; None while it runs, or where its kernel died with it.

@@ -26,6 +26,36 @@ class CellNotFound(SessionError):
         super().__init__(f"Session {session} has run no cell {cell[:64]!r}.")
 
 
+class KeyReused(SessionError):
+    """An idempotency key stands for another request already."""
+
+    code = "idempotency_key_reused"
+    hint = "Use a new key for each session that you want; the same one to ask for the same session again."
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"The Idempotency-Key {key[:64]!r} was used for another request before.")
+
+
+class CellCancelled(SessionError):
+    """A cell was given up before it began."""
+
+    code = "cell_cancelled"
+    hint = "It did nothing. Run it again if it is still wanted."
+
+    def __init__(self, cell: str) -> None:
+        super().__init__(f"Cell {cell} was cancelled while it waited.")
+
+
+class ResultLost(SessionError):
+    """How a cell ended is not known, and will not be."""
+
+    code = "result_lost"
+    hint = "Restore the session and run the cell again by its id: what it changed is not changed twice."
+
+    def __init__(self, session: str, cell: str) -> None:
+        super().__init__(f"How cell {cell} of session {session} ended is not known: its kernel died with its gateway.")
+
+
 class SessionEnded(SessionError):
     code = "session_ended"
     hint = "Start a new one; its transcript stays readable."

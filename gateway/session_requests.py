@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from gateway.broker import Broker
 from gateway.cell_runner import CellRunner
 from gateway.live_session import LiveSession, SessionKernels
+from gateway.saving import save
 from gateway.session_book import SessionBook
 from gateway.session_errors import BadCell, SessionEnded
-from gateway.session_rows import CellRow
+from gateway.session_rows import CellRow, SessionRows
 from gateway.transcripts.clean import clean_text
+from gateway.transcripts.notebook import Said
 from gateway.types import CellRun
 from kernel_pool.channels import Request
 from kernel_pool.pool import Pool
 from kernel_pool.types import Exit, ExitReason
 
+_NOTE = "The kernel was restarted: the cells that follow begin with an empty namespace."
 _RESTARTED = Exit(ExitReason.SHUTDOWN, "the kernel was restarted")
 
 #: Runs something to its end, whether or not its caller waits; counts it among the session's cells.
@@ -36,7 +41,9 @@ class SessionRequests:
         pool: Pool,
         broker: Broker,
         queue: Queue,
+        rows: SessionRows,
     ) -> None:
+        self._rows = rows
         self._book = book
         self._broker = broker
         self._kernels = kernels
@@ -90,8 +97,14 @@ class SessionRequests:
                 await self._kernels.lose(live, "restarting it did not come to an end")
                 await self._kernels.lease(live)
                 await self._kernels.set_state(live, "live")
+                note = Said(uuid.uuid4().hex[:16], "note", _NOTE, datetime.now(UTC))
+                await save(live, partial(live.transcript.add, note), partial(self._forget, live))
 
         await asyncio.shield(self._queue(live, body()))
+
+    async def _forget(self, live: LiveSession) -> None:
+        """A later `restore` does not bring back what was there before."""
+        await self._rows.restarted(live.grant.session, live.next_index)
 
     def interrupting(self, session: str) -> None:
         """The kernel is about to be interrupted by a client: the calls of its cell that only look are given up."""

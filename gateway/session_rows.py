@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -38,6 +38,14 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def grant(self) -> Grant:
         return Grant(tenant=self.tenant, principal=self.principal, session=self.id, role=self.role)
+
+
+class AskedUnder(msgspec.Struct, frozen=True):
+    """A caller's own key for a request to make a session; `digest` is of what was asked for."""
+
+    principal: str
+    key: str
+    digest: str
 
 
 class CellRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,11 +106,32 @@ _RUNNING = """
     FROM cell WHERE session = %s AND status = 'running' AND msg_id <> '' ORDER BY started DESC LIMIT 1
 """
 
+_INSERT = """
+    INSERT INTO session (id, tenant, principal, role, profile, title, customer, state)
+    SELECT %(id)s, %(tenant)s, %(principal)s, %(role)s, %(profile)s, %(title)s, %(customer)s, 'live'
+"""
+
+_INSERT_UNDER_KEY = f"""
+    WITH taken AS (
+        INSERT INTO session_key (principal, key, digest, session)
+        VALUES (%(caller)s, %(key)s, %(digest)s, %(id)s) ON CONFLICT DO NOTHING RETURNING session
+    )
+    {_INSERT} WHERE EXISTS (SELECT FROM taken)
+"""  # noqa: S608 - put together from constants
+
 _SESSION = """
     SELECT id, tenant, principal, role, profile, title, state, customer, created, ended, reason,
            (SELECT count(*)::int FROM cell WHERE cell.session = session.id) AS cells
     FROM session
 """
+
+_NEWEST = f"""
+    {_SESSION} WHERE (%(tenant)s::text IS NULL OR tenant = %(tenant)s)
+    AND (%(roles)s::text[] IS NULL OR role = ANY(%(roles)s)) AND (%(after)s::text IS NULL OR (
+        SELECT session.created < last.created OR session.created = last.created AND session.id > last.id
+        FROM session last WHERE last.id = %(after)s))
+    ORDER BY created DESC, id LIMIT %(limit)s
+"""  # noqa: S608
 
 
 class SessionRows:
@@ -112,17 +141,57 @@ class SessionRows:
         self._database = database
 
     async def insert(
-        self, id: str, *, tenant: str, principal: str, role: Role, profile: str, title: str, customer: int | None
-    ) -> SessionInfo:
-        await self._database.execute(
-            "INSERT INTO session (id, tenant, principal, role, profile, title, customer, state)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, 'live')",
-            (id, tenant, principal, role, profile, title, customer),
-        )
+        self,
+        id: str,
+        *,
+        tenant: str,
+        principal: str,
+        role: Role,
+        profile: str,
+        title: str,
+        customer: int | None,
+        under: AskedUnder | None = None,
+    ) -> SessionInfo | None:
+        """The new session; None where there is one `under` that key already."""
+        values: dict[str, object] = {
+            "id": id,
+            "tenant": tenant,
+            "principal": principal,
+            "role": role,
+            "profile": profile,
+            "title": title,
+            "customer": customer,
+        }
+        if under is None:
+            await self._database.execute(_INSERT, values)
+        else:
+            values |= {"caller": under.principal, "key": under.key, "digest": under.digest}
+            if await self._database.execute(_INSERT_UNDER_KEY, values) == 0:
+                return None
         found = await self.get(id)
         if found is None:
             raise RuntimeError(f"session {id} was deleted as soon as it was made")
         return found
+
+    async def made_under(self, asked: AskedUnder) -> tuple[str, str] | None:
+        """The session that was made under a caller's key, and the digest of what was asked for then."""
+        row = await self._database.fetch_one(
+            "SELECT session, digest FROM session_key WHERE principal = %s AND key = %s", (asked.principal, asked.key)
+        )
+        return None if row is None else (row["session"], row["digest"])
+
+    async def forget_key(self, session: str) -> None:
+        """The session did not come to be: its key may be used again."""
+        await self._database.execute("DELETE FROM session_key WHERE session = %s", (session,))
+
+    async def restarted(self, session: str, first_cell: int) -> None:
+        """Its kernel is new, and knows nothing of the cells before `first_cell`."""
+        await self._database.execute("UPDATE session SET first_cell = %s WHERE id = %s", (first_cell, session))
+
+    async def first_cell(self, session: str) -> int:
+        """Number of the first cell that its kernel may know."""
+        row = await self._database.fetch_one("SELECT first_cell FROM session WHERE id = %s", (session,))
+        return 1 if row is None else int(row["first_cell"])
 
     async def get(self, id: str, tenant: str | None = None) -> SessionInfo | None:
         """`tenant`: None for any."""
@@ -131,11 +200,12 @@ class SessionRows:
         )
         return None if row is None else msgspec.convert(row, SessionInfo)
 
-    async def newest(self, tenant: str | None, limit: int) -> list[SessionInfo]:
-        rows = await self._database.fetch(
-            f"{_SESSION} WHERE %s::text IS NULL OR tenant = %s ORDER BY created DESC, id LIMIT %s",
-            (tenant, tenant, limit),
-        )
+    async def newest(
+        self, tenant: str | None, limit: int, after: str | None = None, roles: Collection[Role] | None = None
+    ) -> list[SessionInfo]:
+        """`after`: the last one of the page before. `roles`: None for any."""
+        wanted = None if roles is None else list(roles)
+        rows = await self._database.fetch(_NEWEST, {"tenant": tenant, "after": after, "limit": limit, "roles": wanted})
         return [msgspec.convert(row, SessionInfo) for row in rows]
 
     async def set_state(self, id: str, state: SessionState, reason: str = "") -> None:

@@ -8,7 +8,6 @@ new one and runs the finished cells again, their tool calls answered from the jo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
@@ -23,9 +22,10 @@ from gateway.cell_runner import CellRunner
 from gateway.live_session import Job, LiveSession, SessionKernels
 from gateway.saving import flush, save, settle
 from gateway.session_book import SessionBook
-from gateway.session_errors import BadCell, NotSaved, SessionBusy, SessionEnded
+from gateway.session_control import CellControl, unless_cancelled
+from gateway.session_errors import BadCell, KeyReused, NotSaved, SessionBusy, SessionEnded
 from gateway.session_requests import SessionRequests
-from gateway.session_rows import CellRow, RunningCell, SessionInfo, SessionRows
+from gateway.session_rows import AskedUnder, CellRow, RunningCell, SessionInfo, SessionRows
 from gateway.settings import CellSettings
 from gateway.transcripts.clean import clean_text
 from gateway.transcripts.notebook import Entry
@@ -34,12 +34,9 @@ from gateway.transcripts.store import NAME, TranscriptStore
 from gateway.transcripts.transcript import Transcript
 from gateway.types import CallRecord, CellRun, EventSink, Role
 from kernel_pool.pool import Kernel, Pool
-from kernel_pool.types import KernelGone
 
 log = structlog.get_logger(__name__)
 
-#: Time between two interrupts of a cell that does not stop.
-_INTERRUPT_EVERY_S = 0.5
 #: Time between two attempts to save what could not be saved.
 _SAVE_EVERY_S = 2.0
 #: Time between two looks for idle sessions.
@@ -78,9 +75,13 @@ class Sessions:
         #: What there is to be seen, of all sessions.
         self.get, self.list = self._book.get, self._book.list
         self.cell, self.cells = self._book.cell, self._book.cells
+        #: What can be done to cells that were asked for.
+        control = CellControl(self._book, broker, settings, redact)
+        self.interrupt, self.cancel = control.interrupt, control.cancel
+        self.known, self.follow = control.known, control.follow
         self._tasks: set[asyncio.Task[Any]] = set()
         #: For Jupyter's clients; whom to tell of kernels; whether a session that runs nothing is in use all the same.
-        self.requests = SessionRequests(self._book, self._kernels, self._runner, pool, broker, self._queue)
+        self.requests = SessionRequests(self._book, self._kernels, self._runner, pool, broker, self._queue, rows)
         self.told = self._kernels.told
         self.in_use: Callable[[str], bool] = lambda session: False
 
@@ -95,12 +96,15 @@ class Sessions:
         profile: str | None = None,
         kernel: bool = True,
         env: Mapping[str, str] | None = None,
+        under: AskedUnder | None = None,
     ) -> SessionInfo:
         """A new session. With `kernel` one is leased now, else by the first cell. `profile`: None for the role's.
-        `env`: variables that its kernels start with; a later gateway does not know them.
+        `env`: variables that its kernels start with; a later gateway does not know them. `under`: a key under which
+        the same caller gets the same session, whichever gateway made it.
 
         Raises:
             UnknownProfile
+            KeyReused: the key stands for another request.
             QuotaExceeded: the tenant has as many kernels as it may.
             KernelPoolError: no kernel is to be had, or not with these variables.
             OSError: the transcript cannot be written.
@@ -109,8 +113,18 @@ class Sessions:
         id = uuid.uuid4().hex
         title = " ".join(clean_text(title)[:_TITLE_CHARS].replace("\0", "").split())
         info = await self._rows.insert(
-            id, tenant=tenant, principal=principal, role=role, profile=profile, title=title, customer=customer
+            id,
+            tenant=tenant,
+            principal=principal,
+            role=role,
+            profile=profile,
+            title=title,
+            customer=customer,
+            under=under,
         )
+        if info is None and under is not None:
+            return await self._made_under(under)
+        assert info is not None
         live = await self._book.take_in(info)
         live.env = dict(env or {})
         try:
@@ -118,9 +132,16 @@ class Sessions:
             if kernel:
                 await self._kernels.lease(live)
         except BaseException:
+            await self._rows.forget_key(id)
             await self.end(id)
             raise
         return info
+
+    async def _made_under(self, asked: AskedUnder) -> SessionInfo:
+        session, digest = await self._rows.made_under(asked) or ("", "")
+        if digest != asked.digest:
+            raise KeyReused(asked.key)
+        return await self._book.get(session)
 
     async def run_cell(
         self,
@@ -143,6 +164,7 @@ class Sessions:
             SessionBusy: too many cells wait.
             BadCell: code, id or deadline cannot be.
             NotSaved: what the session ran before cannot be saved.
+            CellCancelled: it was given up before it began.
             KernelPoolError: no kernel is to be had.
         """
         code, deadline = self._checked(code, cell_id, deadline_s)
@@ -153,7 +175,7 @@ class Sessions:
                 raise SessionBusy(session, len(live.cells))
             id, stream = cell_id or uuid.uuid4().hex[:16], self._runner.stream()
 
-            async def body() -> CellRun:
+            async def body(job: Job) -> CellRun:
                 async with live.lock:
                     check = self._checks.begin(code, live.history, live.grant)
                     try:
@@ -165,9 +187,10 @@ class Sessions:
                     if ran:  # the journal has what it did: it goes its way again
                         await _drop(check)
                         check = None
+                    job.begun = True
                     return await self._runner.run(live, cell, deadline, stream, check=check)
 
-            job = self._job(live, id, code, stream, body())
+            job = self._job(live, id, Job(code, stream), body)
         elif job.code != code:
             raise BadCell(f"Cell {cell_id} runs with other code. Leave the id out for a new cell.")
         if sink is not None:
@@ -180,7 +203,7 @@ class Sessions:
         def queue(
             live: LiveSession, cell: RunningCell, stream: OutputStream, rest: Coroutine[Any, Any, CellRun]
         ) -> None:
-            job = self._job(live, cell.id, cell.code, stream, rest)
+            job = self._job(live, cell.id, Job(cell.code, stream, begun=True), lambda _: rest)
             for told in self.requests.resumed:
                 told(live.grant.session, cell.msg_id, job.task)
 
@@ -190,8 +213,9 @@ class Sessions:
     async def restore(self, session: str) -> tuple[CellRun, ...]:
         """A new kernel for the session, with the variables that its cells had made; those runs.
 
-        Cells that ended by themselves, well or with an error, run again in order. One that was interrupted, or whose
-        kernel died, does not: run it again by its id. What they changed is not changed again, nor anything new.
+        Cells that ended by themselves since the last restart, well or with an error, run again in order. One that was
+        interrupted, or whose kernel died, does not: run it again by its id. What they changed is not changed again, nor
+        anything new.
 
         Raises:
             SessionNotFound, SessionEnded, KernelPoolError
@@ -206,7 +230,10 @@ class Sessions:
                 await self._kernels.lease(live)
                 runs: list[CellRun] = []
                 deadline, stream = self._settings.deadline_s, self._runner.stream()
+                first = await self._rows.first_cell(session)
                 for cell in await self._rows.cells(session):
+                    if cell.index < first:
+                        continue
                     if cell.status in ("ok", "error") and not cell.stopped and live.kernel is not None:
                         runs.append(await self._runner.run(live, cell, deadline, stream, replay=True))
                 if live.kernel is not None:
@@ -229,27 +256,6 @@ class Sessions:
         """The session's transcript, if it is added to here."""
         live = self._book.live.get(session)
         return None if live is None else live.transcript
-
-    async def interrupt(self, session: str) -> bool:
-        """Interrupt the cell that runs or is about to. True when it has ended; False where none was, or it goes on.
-
-        Raises:
-            SessionNotFound, SessionEnded
-        """
-        live = await self._book.find(session)
-        if not live.cells:
-            return False
-        current = live.cells[0]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.interrupt_grace_s):
-                # again and again: an interrupt that comes before the cell has begun is lost, and code may catch one
-                while not current.is_set():
-                    if live.executing:
-                        self._broker.interrupt(session)
-                        await _interrupt(live.kernel)
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(current.wait(), _INTERRUPT_EVERY_S if live.executing else 0.02)
-        return current.is_set()
 
     async def end(self, session: str) -> None:
         """End the session and its kernel; a running cell ends with it. Safe to call again. Raises SessionNotFound."""
@@ -392,21 +398,22 @@ class Sessions:
         index, live.next_index = live.next_index, live.next_index + 1
         return CellRow(id=id, index=index, code=code, status="running"), False
 
-    def _job(
-        self, live: LiveSession, id: str, code: str, stream: OutputStream, body: Coroutine[Any, Any, CellRun]
-    ) -> Job:
-        job = live.jobs[id] = Job(code, stream, self._queue(live, body))
+    def _job(self, live: LiveSession, id: str, job: Job, body: Callable[[Job], Coroutine[Any, Any, CellRun]]) -> Job:
+        live.jobs[id] = job
+        job.task = self._queue(live, unless_cancelled(job, id, body(job)), job.over)
 
         def done(task: asyncio.Task[CellRun]) -> None:
             live.jobs.pop(id, None)
-            stream.end()
+            job.stream.end()
 
         job.task.add_done_callback(done)
         return job
 
-    def _queue(self, live: LiveSession, body: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run to the end, whether or not the caller waits for it."""
-        over = asyncio.Event()
+    def _queue(
+        self, live: LiveSession, body: Coroutine[Any, Any, T], over: asyncio.Event | None = None
+    ) -> asyncio.Task[T]:
+        """Run to the end, whether or not the caller waits for it; `over` is set then."""
+        over = over or asyncio.Event()
         live.cells.append(over)
         task = asyncio.create_task(body)
         self._tasks.add(task)
@@ -425,9 +432,3 @@ class Sessions:
 async def _drop(check: CellCheck | None) -> None:
     if check is not None:
         await check.drop()
-
-
-async def _interrupt(kernel: Kernel | None) -> None:
-    if kernel is not None:
-        with contextlib.suppress(KernelGone):
-            await kernel.interrupt()

@@ -84,6 +84,8 @@ class Event(msgspec.Struct, frozen=True):
 
     kind: Literal["session", "step", "output", "cell", "call", "text", "fallback", "answer", "end", "error", "approval"]
     data: dict[str, Any]
+    #: After which a client that lost its stream may go on; "" where it cannot.
+    id: str = ""
 
 
 EventSink = Callable[[Event], Awaitable[None]]

@@ -79,4 +79,4 @@ class EventResponse(StreamingResponse):
 
 def _wire(event: Event) -> bytes:
     data = msgspec.json.encode(clean_json(event.data)).decode()
-    return format_sse_event(event=event.kind, data_str=data)
+    return format_sse_event(event=event.kind, data_str=data, id=event.id or None)

@@ -135,6 +135,16 @@ class FoundCell(CellState):
     )
 
 
+class Cancelled(BaseModel):
+    """What became of a cell that was to be given up."""
+
+    cell: str
+    was: Literal["waiting", "running", "paused", "ended"] = Field(
+        description="What it did until then. `waiting`: it never ran; `ended`: it had ended by itself."
+    )
+    ended: bool = Field(description="It runs no more. False: it does not heed its interrupt, yet.")
+
+
 class Interrupted(BaseModel):
     interrupted: bool = Field(description="False where no cell ran.")
 

@@ -20,7 +20,15 @@ from starlette.exceptions import HTTPException
 from gateway.approvals.desk import ApprovalError
 from gateway.catalog import NoShop
 from gateway.chat import ChatUnavailable
-from gateway.session_errors import BadCell, CellNotFound, NotSaved, SessionBusy, SessionError, SessionNotFound
+from gateway.session_errors import (
+    BadCell,
+    CellNotFound,
+    KeyReused,
+    NotSaved,
+    SessionBusy,
+    SessionError,
+    SessionNotFound,
+)
 from gateway.transcripts.store import RecordDamaged, TranscriptError
 from kernel_pool.types import BadInjection, KernelPoolError, QuotaExceeded, UnknownProfile
 from servers.errors import ToolError
@@ -136,6 +144,7 @@ def _session_status(error: SessionError) -> int:
         (SessionNotFound, 404),
         (CellNotFound, 404),
         (BadCell, 422),
+        (KeyReused, 422),
         (SessionBusy, 429),
     ]
     return next((status for kind, status in statuses if isinstance(error, kind)), 409)
