@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 #: What notebooks ask for that were written elsewhere; it stands for the profile of role analyst.
 USUAL = "python3"
+#: Other names of it that Jupyter's own servers understand.
+ALIASES = {"python": USUAL}
 
 
 class JupyterKernels:

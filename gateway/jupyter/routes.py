@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from gateway.acts import act
 from gateway.jupyter.access import Caller, GatewayOf, HubOf, KernelsOf, read, tenant_of
 from gateway.jupyter.hub import Hub
-from gateway.jupyter.kernels import JupyterKernels, kernel_id
+from gateway.jupyter.kernels import ALIASES, JupyterKernels, kernel_id
 from gateway.jupyter.models import LOGOS, KernelModel, NewKernel, spec_of, specs_of, stamp
 from gateway.routes.problems import ProblemError, described
 from gateway.runtime import Gateway
@@ -24,11 +24,12 @@ _SPOKEN = "2.14.0"
 _TYPES = {"png": "image/png", "svg": "image/svg+xml"}
 
 
-@router.options("/api/{path:path}", status_code=204, include_in_schema=False)
+@router.options("/api", include_in_schema=False)
+@router.options("/api/{path:path}", include_in_schema=False)
 @act("public")
-async def options(path: str) -> Response:
+async def options(path: str = "") -> Response:
     """Answered without a token, as Jupyter's servers do."""
-    return Response(status_code=204, headers={"Allow": "GET, HEAD, POST, PATCH, DELETE, OPTIONS"})
+    return Response(headers={"Allow": "GET, HEAD, POST, PATCH, DELETE, OPTIONS"})
 
 
 @router.get("/api", responses=described())
@@ -139,14 +140,13 @@ async def started(running: Gateway, found: JupyterKernels, caller: Caller, wante
     """A new kernel for the caller. Raises ProblemError, KernelPoolError."""
     tenant = tenant_of(running, caller)
     profiles = running.pool.profiles
-    if wanted.name and wanted.name not in found.specs(profiles):
+    name = ALIASES.get(wanted.name or "", wanted.name or "")
+    if name and name not in found.specs(profiles):
         names = ", ".join(found.specs(profiles))
-        raise ProblemError(
-            400, "unknown_kernelspec", f"There is no kernelspec {wanted.name!r}.", f"There are: {names}."
-        )
+        raise ProblemError(400, "unknown_kernelspec", f"There is no kernelspec {name!r}.", f"There are: {names}.")
     env = {name: value for name, value in wanted.variables().items() if not _STARTUP.match(name)}
     title = wanted.path or "Jupyter"
-    return await found.start(tenant, caller.name, wanted.name or "", profiles, env, title)
+    return await found.start(tenant, caller.name, name, profiles, env, title)
 
 
 #: What clients send along of their own environment and a warm kernel cannot take: without it they would start none.

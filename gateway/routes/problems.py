@@ -165,7 +165,9 @@ _HINTS = {
 
 
 def _http_problem(error: HTTPException) -> Problem:
-    phrase = HTTPStatus(error.status_code).phrase
-    code = "too_large" if error.status_code == 413 else phrase.lower().replace(" ", "_").replace("-", "_")
-    message = str(error.detail or phrase)
-    return Problem(status=error.status_code, code=code, message=message, hint=_HINTS.get(error.status_code, ""))
+    status = error.status_code
+    if status == 405 and (error.headers or {}).get("Allow") == "OPTIONS":  # answered for whatever address
+        return Problem(status=404, code="not_found", message=HTTPStatus.NOT_FOUND.phrase, hint=_HINTS[404])
+    phrase = HTTPStatus(status).phrase
+    code = "too_large" if status == 413 else phrase.lower().replace(" ", "_").replace("-", "_")
+    return Problem(status=status, code=code, message=str(error.detail or phrase), hint=_HINTS.get(status, ""))

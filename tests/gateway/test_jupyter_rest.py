@@ -22,7 +22,8 @@ def test_a_token_opens_in_each_of_three_ways_and_options_needs_none(jupyter: Ser
         assert httpx.get(url, **given).json()["version"]
     assert httpx.get(url, params={"token": SHOP}).status_code == 200
     assert httpx.get(url).status_code == 401
-    assert httpx.options(f"{url}/kernels").status_code == 204
+    assert httpx.options(f"{url}/kernels").status_code == 200
+    assert httpx.get(f"{url}/contents", params={"token": SHOP}).status_code == 404
 
 
 def test_kernelspecs(http: httpx.Client) -> None:
