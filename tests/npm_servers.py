@@ -1,4 +1,4 @@
-"""Real MCP servers from npm, installed once for a test run, and the `.mcp.json` that names them."""
+"""What tests use from npm, installed once for a run: real MCP servers, the `.mcp.json` that names them, and more."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from docker_daemon import shared_folder
 PACKAGES = (
     "@modelcontextprotocol/server-everything@^2026.8.31",
     "@modelcontextprotocol/server-filesystem@^2026.8.31",
+    # the library that JupyterLab and VS Code speak to Jupyter servers with
+    "@jupyterlab/services@^7.4",
+    "ws@^8",
     "@playwright/mcp@>=0.0.70 <0.0.78",  # later ones want Node.js 20; Debian 12 has 18
 )
 _INSTALL = ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-save", "--prefix", ".")

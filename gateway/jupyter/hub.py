@@ -192,8 +192,8 @@ class Hub:
             try:
                 self._shell.clear()
                 self._beside.clear()
+                # not told: clients take `restarting` for a kernel that died and comes back by itself
                 self.state = "restarting"
-                self._tell(answers.status("restarting"))
                 await self._sessions.requests.restart(self.about.session)
             finally:
                 self._restarting = False
