@@ -34,6 +34,7 @@ from typing import Any, NoReturn
 
 from . import linux
 from .memory import settle_memory_limit
+from .room import with_room
 from .spec import CHANNELS, HOME, IPC
 from .template import build
 
@@ -96,6 +97,11 @@ class Door:
 
 def main() -> NoReturn:
     """Serve one kernel, then end the container with the kernel's status."""
+    os._exit(with_room(_main) & 0xFF)
+
+
+def _main() -> int:
+    """The kernel's status, when it has ended."""
     door = Door.connect(time.monotonic() + _CONNECT_TIMEOUT_S)
     order = door.receive() if door else None
     if door is None or order is None:
@@ -109,7 +115,7 @@ def main() -> NoReturn:
     # from here on /proc/1 belongs to root: the kernel, which has the same user, cannot look in
     _hide()
     _report_start(door, status)
-    os._exit(_watch(door, pid, wakeup, order["orphan_grace_s"]) & 0xFF)
+    return _watch(door, pid, wakeup, order["orphan_grace_s"])
 
 
 def _hide() -> None:

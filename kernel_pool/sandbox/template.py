@@ -38,6 +38,7 @@ from typing import Any, NoReturn, Protocol
 from . import linux
 from .isolate import confine
 from .memory import settle_memory_limit
+from .room import with_room
 from .spec import IPC, KERNELS, SandboxSpec
 
 _MAX_MESSAGE = 65536
@@ -65,6 +66,10 @@ def main(spec_fd: str, listener_fd: str) -> None:
     """Build the warm kernel, then serve forks until told to stop or left alone for too long."""
     spec = SandboxSpec.read(int(spec_fd))
     os.close(int(spec_fd))
+    with_room(lambda: _main(spec, socket.socket(fileno=int(listener_fd))))
+
+
+def _main(spec: SandboxSpec, listener: socket.socket) -> None:
     _help_interactive_python()
     warm = build(spec.kernel, spec.preload)
     threads = len(os.listdir("/proc/self/task"))
@@ -73,7 +78,7 @@ def main(spec_fd: str, listener_fd: str) -> None:
         raise SystemExit(f"template has {threads} threads ({names}); a module in {spec.preload} starts one on import")
     gc.collect()
     gc.freeze()
-    Template(spec, warm, socket.socket(fileno=int(listener_fd))).serve()
+    Template(spec, warm, listener).serve()
 
 
 def build(kernel: str, preload: Sequence[str]) -> Warm:

@@ -52,7 +52,7 @@ def test_console(desk: Desk) -> None:
         cwd=os.fspath(desk.folder),
         env=desk.environment,
         dimensions=(40, 200),
-        timeout=120,
+        timeout=60,
         encoding="utf-8",
     )
     try:
@@ -83,7 +83,7 @@ def test_completion_and_a_restart_under_the_same_client(desk: Desk) -> None:
 from jupyter_client.manager import start_new_kernel
 manager, client = start_new_kernel(kernel_name='sandboxed', startup_timeout=100)
 client.execute_interactive('a_rather_long_name = 1', timeout=60)
-print(client.complete('a_rath', reply=True, timeout=180)['content']['matches'])
+print(client.complete('a_rath', reply=True, timeout=60)['content']['matches'])
 manager.restart_kernel()
 client.wait_for_ready(timeout=100)
 client.execute_interactive("print('a_rather_long_name' in globals())", timeout=60)
