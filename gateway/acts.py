@@ -19,8 +19,9 @@ from gateway.types import Role as SessionRole
 
 #: What keys and JWTs may have.
 KeyRole: TypeAlias = Literal["agent", "analyst", "ops", "admin"]
-#: And what the tokens of the configuration have: a tenant's own one, and those of people who only decide about calls.
-CallerRole: TypeAlias = KeyRole | Literal["tenant", "approver"]
+#: And what the tokens of the configuration have: a tenant's own one, those of people who only decide about calls, and
+#: the one that only reads metrics.
+CallerRole: TypeAlias = KeyRole | Literal["tenant", "approver", "metrics"]
 
 Act: TypeAlias = Literal[
     "public",  # without a token
@@ -38,7 +39,8 @@ Act: TypeAlias = Literal[
     "approvals.look",  # calls that wait, writes that were made
     "approvals.decide",  # and taking back
     "catalogue.load",
-    "operations",  # metrics, connections, traces: for who keeps the gateway running
+    "operations",  # connections: for who keeps the gateway running
+    "metrics",
     "tools.decide",  # what foreign tools are taken for
     "credentials",
     "keys",
@@ -72,6 +74,7 @@ MAY: Mapping[Act, frozenset[CallerRole]] = MappingProxyType(
         "approvals.decide": frozenset({"tenant", "ops", "admin", "approver"}),
         "catalogue.load": frozenset({"tenant", "ops", "admin"}),
         "operations": frozenset({"ops", "admin"}),
+        "metrics": frozenset({"ops", "admin", "metrics"}),
         "tools.decide": _ADMIN,
         "credentials": _ADMIN,
         "keys": _ADMIN,
@@ -88,6 +91,7 @@ SESSIONS: Mapping[CallerRole, frozenset[SessionRole]] = MappingProxyType(
         "ops": frozenset({"agent", "analyst", "operator"}),
         "admin": frozenset({"agent", "analyst", "operator"}),
         "approver": frozenset(),
+        "metrics": frozenset(),
     }
 )
 

@@ -6,11 +6,13 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from gateway.acts import act
 from gateway.jupyter import documents
 from gateway.jupyter import routes as jupyter
 from gateway.jupyter import socket as channels
+from gateway.operations.entrance import Entrance
 from gateway.routes import approvals, chat, credentials, mcp_servers, operations, sessions, tools, transcripts
 from gateway.routes.guard import check_declared, enforce
 from gateway.routes.limits import BodyLimit
@@ -20,14 +22,24 @@ from gateway.runtime import Gateway
 _DESCRIPTION = """
 Sessions of sandboxed Jupyter kernels with a shop's tools, and an agent that works in them.
 
-Every route but `/healthz` wants an access token: `Authorization: Bearer TOKEN` (or `token TOKEN`, or `?token=TOKEN`).
+Every route but `/healthz` and `/readyz` wants an access token: `Authorization: Bearer TOKEN` (or `token TOKEN`, or
+`?token=TOKEN`). Every answer has an `X-Request-Id`: the one that was sent, or a new one; the log has it, too.
 Errors are `application/problem+json` with `code`, `message` and `hint`.
 """
 
 
+class _Application(FastAPI):
+    """FastAPI behind the entrance: what it answers to a failure of its own passes there, too."""
+
+    entrance: Entrance
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.entrance(scope, receive, send)
+
+
 def create_app(gateway: Gateway) -> FastAPI:
     """The application. Starting and stopping the gateway is its caller's."""
-    app = FastAPI(
+    app = _Application(
         title="omniops-kernels",
         version=version("omniops-kernels"),
         description=_DESCRIPTION,
@@ -35,11 +47,14 @@ def create_app(gateway: Gateway) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         dependencies=[Depends(enforce)],
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # it would record addresses with tokens
     )
+    app.entrance = Entrance(super(_Application, app).__call__, gateway)
     app.state.gateway = gateway
     app.state.jupyter = gateway.jupyter
     install(app)
-    app.add_middleware(BodyLimit, max_bytes=gateway.settings.server.max_request_mb * 2**20)
+    server = gateway.settings.server
+    app.add_middleware(BodyLimit, max_bytes=server.max_request_mb * 2**20, time_s=server.body_s)
     for part in (sessions, chat, approvals, transcripts, operations, credentials, mcp_servers, tools):
         app.include_router(part.router)
     for ours in (jupyter, documents, channels):

@@ -39,10 +39,12 @@ class Tokens:
         operator: str,
         tenants: Mapping[str, str],
         approvers: Mapping[str, tuple[str, Iterable[str]]] = MappingProxyType({}),
+        metrics: str | None = None,
     ) -> None:
         """`operator`: the token that reaches every tenant; `tenants`: by name, those that reach one.
 
         `approvers`: by name, those of people who decide about calls, with the tenants whose calls they are.
+        `metrics`: the one that reads metrics and does nothing else.
 
         Raises ValueError for a token that is empty or stands for two.
         """
@@ -52,7 +54,8 @@ class Tokens:
             (_digest(token), Principal(f"approver:{name}", "approver", approves=frozenset(reach)))
             for name, (token, reach) in approvers.items()
         ]
-        if not all((operator, *tenants.values(), *(token for token, _ in approvers.values()))):
+        known += [(_digest(metrics), Principal("metrics", "metrics"))] if metrics is not None else []
+        if metrics == "" or not all((operator, *tenants.values(), *(token for token, _ in approvers.values()))):
             raise ValueError("an access token is empty")
         if len({digest for digest, _ in known}) < len(known):
             raise ValueError("one access token is set twice: give every tenant, and the server, one of its own")

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from structlog.contextvars import bind_contextvars
+
 from gateway.broker import Broker
 from gateway.cell_check import CellCheck, note_run, stopped
 from gateway.cell_run import OutputStream, execute_cell, execute_request, resume_cell
@@ -17,7 +19,7 @@ from gateway.live_session import LiveSession, SessionKernels
 from gateway.saving import flush, save, save_soon, settle
 from gateway.session_errors import SessionLost
 from gateway.session_rows import CellRow, RunningCell, SessionRows
-from gateway.types import CallRecord, CellRun
+from gateway.types import CallRecord, CellRun, Grant
 from kernel_pool.channels import Request
 from kernel_pool.pool import Kernel
 from kernel_pool.types import CellResult
@@ -45,6 +47,8 @@ class CellRunner:
         self._kernels = kernels
         self._envelope_tokens = envelope_tokens
         self._redact = redact
+        #: Told each cell that ended, and whose it was.
+        self.ran: list[Callable[[Grant, CellRun], None]] = []
 
     def stream(self) -> OutputStream:
         """For the outputs of a cell that is about to run."""
@@ -69,6 +73,7 @@ class CellRunner:
             NotSaved: what the session ran before cannot be saved.
         """
         session, kernel = live.grant.session, _kernel_of(live)
+        _bind(live, cell)
         await flush(live)
         await settle(live)
         known = await check.before(kernel) if check is not None else None
@@ -90,6 +95,7 @@ class CellRunner:
             NotSaved: what the session ran before cannot be saved.
         """
         session, kernel = live.grant.session, _kernel_of(live)
+        _bind(live, cell)
         await flush(live, _UNSAVED)
         await settle(live)
         await self._rows.begin_cell(session, cell, request.msg_id, deadline_s)
@@ -99,6 +105,7 @@ class CellRunner:
 
     async def resume(self, live: LiveSession, cell: RunningCell, stream: OutputStream) -> CellRun:
         """The rest of a cell that runs in an adopted kernel, its calls allowed already. Raises SessionLost."""
+        _bind(live, cell)
         result = resume_cell(_kernel_of(live), cell, stream)
         return await self._to_its_end(live, cell, cell.msg_id, result, stream)
 
@@ -146,6 +153,8 @@ class CellRunner:
             run=msg_id,
             check=check,
         )
+        for hear in self.ran:
+            hear(live.grant, run)
         if told:
             # the transcript first: a cell whose row says that it is over is in it
             ended = partial(self._rows.end_cell, session, cell.id, result.status)
@@ -197,6 +206,11 @@ class CellRunner:
             )
 
         return await asyncio.to_thread(make) if result.output_bytes > _THREAD_BYTES else make()
+
+
+def _bind(live: LiveSession, cell: CellRow) -> None:
+    """What this task logs from now on says which cell it is about; its tool calls do so as well."""
+    bind_contextvars(session=live.grant.session, tenant=live.grant.tenant, cell=cell.id)
 
 
 def _kernel_of(live: LiveSession) -> Kernel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -82,6 +82,8 @@ class Chat:
         self._code_kb = code_kb
         self._policies = policies
         self._conversations: dict[str, _Conversation] = {}
+        #: Told each turn that ended: tenant, model, how it went.
+        self.turned: list[Callable[[str, str, TurnResult], None]] = []
 
     def require(self) -> ModelClient:
         """The model. Raises ChatUnavailable."""
@@ -168,6 +170,8 @@ class Chat:
             sink=pass_on,
             ledger=conversation.ledger,
         )
+        for hear in self.turned:
+            hear(session.tenant, model.settings.name, result)
 
         async def conclude() -> None:
             messages = [clean_json(each) for each in result.messages]

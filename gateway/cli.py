@@ -73,10 +73,10 @@ def serve(
     given = {"host": host, "port": port, "token": token}
     server = {name: value for name, value in given.items() if value is not None}
     settings = load_settings(data_dir=data_dir, server=server or None)
-    logs.configure(settings.log_level, Scrubber(secrets_of(settings)))
+    logs.configure(settings.log_level, Scrubber(secrets_of(settings)), settings.log_format)
 
     def ready(gateway: Gateway, running: Running) -> None:
-        logs.configure(settings.log_level, gateway.scrubber)
+        logs.configure(settings.log_level, gateway.scrubber, settings.log_format)
         tenants = ", ".join(sorted(settings.tenants)) or "none yet: add [tenants.NAME] to omniops.toml"
         lines = [
             "omniops is ready.",

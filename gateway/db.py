@@ -100,6 +100,12 @@ class Database:
         """One of the gateway's own connections, in autocommit; `connection.transaction()` for more than a statement."""
         return self._own.connection()
 
+    def counts(self) -> dict[str, int]:
+        """Connections of both pools that are open and that are idle, and who waits for one."""
+        stats = [pool.get_stats() for pool in (self._own, self._tools)]
+        names = {"open": "pool_size", "idle": "pool_available", "waiting": "requests_waiting"}
+        return {state: sum(each.get(name, 0) for each in stats) for state, name in names.items()}
+
     async def dedicated(self) -> AsyncConnection[DictRow]:
         """A connection of its own, outside the pools, in autocommit; the caller closes it. Raises psycopg.Error."""
         timeout = int(self._settings.connect_timeout_s)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.operations.counted_pool import Counted, CountedPool
 from gateway.profiles import profiles_of
 from gateway.settings import Settings
 from gateway.transcripts.store import write_atomically
 from kernel_pool.choice import RUNTIMES, Choice, choose, refuse_weaker
 from kernel_pool.container_config import DockerConfig
-from kernel_pool.pool import Pool
 from kernel_pool.types import PoolConfig
 
 
-async def pool_of(settings: Settings, folder: Path, files: Mapping[str, bytes]) -> tuple[Pool, str]:
-    """The pool, not yet started, and what confines its kernels, in one line for people.
+async def pool_of(
+    settings: Settings, folder: Path, files: Mapping[str, bytes], counted: Counted
+) -> tuple[CountedPool, str]:
+    """The pool, not yet started, and what confines its kernels, in one line for people. `counted`: told every lease.
 
     The data folder, which is there, remembers what was chosen: the next start takes nothing weaker by itself.
 
@@ -27,7 +29,9 @@ async def pool_of(settings: Settings, folder: Path, files: Mapping[str, bytes]) 
     if settings.pool.provisioner == "auto":
         refuse_weaker(choice, kept.read_text().strip() if kept.exists() else "")
     write_atomically(kept, f"{choice.place}\n".encode())
-    return Pool(_config(settings, folder, files), choice.place_of), str(choice)
+    pool = CountedPool(_config(settings, folder, files), choice.place_of)
+    pool.counted, pool.most_leases = counted, settings.pool.leases
+    return pool, str(choice)
 
 
 async def choice_of(settings: Settings) -> Choice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Literal
 
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
@@ -14,8 +15,11 @@ from gateway.broker.scrub import Scrubber
 _LOUD = ("httpx", "httpcore", "openai", "asyncio", "psycopg.pool", "uvicorn.access")
 
 
-def configure(level: str, scrubber: Scrubber) -> None:
-    """Set up structlog and the standard library's logging for this process."""
+def configure(level: str, scrubber: Scrubber, form: Literal["text", "json"] = "text") -> None:
+    """Set up structlog and the standard library's logging for this process.
+
+    Each line has the ids of what it is about: request, trace, tenant, session, cell, call.
+    """
     number = logging.getLevelNamesMapping()[level.upper()]
 
     def scrub(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -23,6 +27,7 @@ def configure(level: str, scrubber: Scrubber) -> None:
 
     colours = sys.stderr.isatty()
     shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
         structlog.processors.format_exc_info,
@@ -37,13 +42,16 @@ def configure(level: str, scrubber: Scrubber) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+    last: Processor = structlog.dev.ConsoleRenderer(colors=colours)
+    if form == "json":
+        last = structlog.processors.JSONRenderer(ensure_ascii=False)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.dev.ConsoleRenderer(colors=colours),
+                last,
             ],
         )
     )

@@ -48,6 +48,10 @@ from gateway.mcp_client.book import Book
 from gateway.mcp_client.config import ConfigError, read_configs
 from gateway.mcp_client.servers import McpServers
 from gateway.observed_shapes import ObservedShapes
+from gateway.operations import lag
+from gateway.operations.draining import Drain
+from gateway.operations.metrics import Metrics
+from gateway.operations.readiness import Readiness, readiness_of
 from gateway.postgres import EmbeddedPostgres, PostgresConfig, PostgresError
 from gateway.profiles import profile_for
 from gateway.session_rows import SessionRows
@@ -105,6 +109,9 @@ class Gateway:
     vault: Vault
     contexts: Contexts
     jupyter: JupyterKernels
+    metrics: Metrics
+    readiness: Readiness
+    drain: Drain
     started: datetime
     #: One line for people.
     isolation: str
@@ -161,7 +168,8 @@ async def _start(
     stack.callback(remove_runtime_dir, folder)
     files = {"tools.json": registry.index(), "broker.json": msgspec.json.encode(_broker_rules(settings))}
     keep = settings.pool.on_stop == "keep"
-    pool, isolation = await pool_of(settings, folder / "pool", files)
+    metrics, drain = Metrics(settings.metrics, settings.model), Drain(settings.server.shutdown_grace_s)
+    pool, isolation = await pool_of(settings, folder / "pool", files, metrics.leased)
     database_url = asyncio.create_task(_database_url(stack, settings, data_dir.path, folder))
     token_tables = asyncio.create_task(asyncio.to_thread(prepare))
     try:
@@ -192,6 +200,7 @@ async def _start(
     approvals = ApprovalRows(database)
     gate = Gate(approvals, settings, clock=clock, redact=scrubber.text)
     journal = Journal(database, _spool(data_dir.path))
+    observers = (metrics.observe, *observers)
     broker = Broker(catalogue, journal, contexts, settings.broker, observers, shapes.learn, gate)
     stack.push_async_callback(broker.close)
     await journal.reads.recover(settings.broker.journal_s)  # kernels that are taken over later go on from there
@@ -215,7 +224,7 @@ async def _start(
         checks=CellChecks(checker, catalogue),
         redact=scrubber.known,
     )
-    stack.push_async_callback(sessions.close, settings.server.shutdown_grace_s, keep=keep)
+    stack.push_async_callback(_close_sessions, sessions, drain, keep)
     stack.callback(gate.close)  # first: a cell that waits for a person ends in order
     jupyter = JupyterKernels(JupyterRows(database), sessions, settings, profile_for(settings, "analyst"))
     stack.push_async_callback(jupyter.close)
@@ -233,7 +242,9 @@ async def _start(
     desk = Desk(approvals, settings.approvals, decided=decided, clock=clock, scrubber=scrubber)
     eraser = Eraser(database, sessions, transcripts, index)
     stack.push_async_callback(_cancelled, asyncio.create_task(eraser.retain(kept.keep_days)))
-    for work in (sessions.reap(settings.cell.idle_s), sessions.keep_saving(), resumer.run(), upkeep.run()):
+    sessions.ran.append(metrics.ran)
+    measuring = lag.measure(settings.metrics.lag_every_s, metrics.lag.observe)
+    for work in (measuring, sessions.reap(settings.cell.idle_s), sessions.keep_saving(), resumer.run(), upkeep.run()):
         stack.push_async_callback(_cancelled, asyncio.create_task(work))
     chat = Chat(
         sessions=sessions,
@@ -247,6 +258,7 @@ async def _start(
         code_kb=settings.cell.code_kb,
     )
     stack.push_async_callback(chat.close)
+    chat.turned.append(metrics.turned)
     return Gateway(
         settings=settings,
         tokens=tokens,
@@ -281,6 +293,9 @@ async def _start(
         vault=vault,
         contexts=contexts,
         jupyter=jupyter,
+        metrics=metrics,
+        readiness=readiness_of(settings.ready, database, pool, drain, data_dir.path, folder),
+        drain=drain,
         started=datetime.now(UTC),
         isolation=isolation,
     )
@@ -343,7 +358,8 @@ def _tokens(settings: Settings, operator: str) -> Tokens:
         if unknown := sorted(set(tenants) - set(settings.tenants)):
             raise StartError(f"approvals.approvers.{name}.tenants: there is no tenant {unknown[0]!r}.")
     try:
-        return Tokens(operator, own, approvers)
+        reader = settings.metrics.token
+        return Tokens(operator, own, approvers, reader.get_secret_value() if reader else None)
     except ValueError as error:
         raise StartError(f"The access tokens cannot be used: {error}.") from None
 
@@ -378,6 +394,10 @@ def _check_everyday_tools(settings: Settings, registry: Registry) -> None:
 async def _close_pool(pool: Pool, keep: bool) -> None:
     """Kernels of an earlier gateway that this one did not come to adopt are left to the next one all the same."""
     await pool.close(keep=keep or bool(pool.adopted))
+
+
+async def _close_sessions(sessions: Sessions, drain: Drain, keep: bool) -> None:
+    await sessions.close(drain.left_s, keep=keep)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

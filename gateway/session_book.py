@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 
 import msgspec
 
@@ -16,6 +17,14 @@ from gateway.transcripts.store import NAME, TranscriptStore
 from gateway.types import Role
 
 _RESTARTED = "the gateway was restarted"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Sessions by whether they have a kernel, and their cells by state."""
+
+    sessions: dict[str, int]
+    cells: dict[str, int]
 
 
 class SessionBook:
@@ -36,6 +45,14 @@ class SessionBook:
         #: Those in hand, by id.
         self.live: dict[str, LiveSession] = {}
         self._opening = asyncio.Lock()
+
+    def counts(self) -> Counts:
+        """Of those in hand."""
+        live = tuple(self.live.values())
+        leased = sum(each.kernel is not None for each in live)
+        running = sum(each.executing for each in live)
+        waiting = sum(len(each.cells) for each in live) - running
+        return Counts({"yes": leased, "no": len(live) - leased}, {"running": running, "waiting": max(0, waiting)})
 
     async def get(self, session: str, tenant: str | None = None) -> SessionInfo:
         """`tenant`: the caller's; a session of another one is not found. Raises SessionNotFound."""

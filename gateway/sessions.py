@@ -74,11 +74,13 @@ class Sessions:
         self._book = SessionBook(rows, transcripts, head, profile_for)
         #: What there is to be seen, of all sessions.
         self.get, self.list = self._book.get, self._book.list
-        self.cell, self.cells = self._book.cell, self._book.cells
+        self.cell, self.cells, self.counts = self._book.cell, self._book.cells, self._book.counts
         #: What can be done to cells that were asked for.
         control = CellControl(self._book, broker, settings, redact)
         self.interrupt, self.cancel = control.interrupt, control.cancel
         self.known, self.follow = control.known, control.follow
+        #: Told each cell that ended.
+        self.ran = self._runner.ran
         self._tasks: set[asyncio.Task[Any]] = set()
         #: For Jupyter's clients; whom to tell of kernels; whether a session that runs nothing is in use all the same.
         self.requests = SessionRequests(self._book, self._kernels, self._runner, pool, broker, self._queue, rows)

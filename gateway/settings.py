@@ -24,6 +24,7 @@ from .settings_errors import explain, explain_json, explain_variables
 from .settings_group import Group
 from .settings_jupyter import JupyterSettings
 from .settings_kernels import CellSettings, CheckSettings, DockerSettings, PoolSettings, ProfileSettings
+from .settings_operations import MetricsSettings, ReadySettings
 from .settings_tenants import ShopSettings, SupabaseSettings, TenantSettings
 from .settings_transcripts import TranscriptSettings
 
@@ -41,10 +42,12 @@ __all__ = [
     "DockerSettings",
     "JupyterSettings",
     "McpSettings",
+    "MetricsSettings",
     "ModelSettings",
     "ObservingSettings",
     "PoolSettings",
     "ProfileSettings",
+    "ReadySettings",
     "ServerSettings",
     "Settings",
     "SettingsError",
@@ -74,6 +77,14 @@ class ServerSettings(Group):
     max_request_mb: int = Field(8, gt=0, description="Largest request body, MiB.")
     heartbeat_s: float = Field(15.0, gt=0, description="Seconds between two signs of life on a quiet event stream.")
     shutdown_grace_s: float = Field(10.0, gt=0, description="Time that running cells get at a stop.")
+    drain_s: float = Field(
+        0.0, ge=0, description="At a stop, how long at least the port stays open, saying 503: for balancers to see it."
+    )
+    requests: int = Field(512, gt=0, description="Requests under way at once, event streams included; more get 503.")
+    websockets: int = Field(2000, gt=0, description="Websockets open at once; more get 503.")
+    connections: int = Field(4000, gt=0, description="Connections open at once; more are closed.")
+    head_s: float = Field(20.0, gt=0, description="Time for a client to send a request's head; then it is cut off.")
+    body_s: float = Field(60.0, gt=0, description="Time for it to send the body; then it gets 408.")
 
 
 class ClientSettings(Group):
@@ -118,6 +129,7 @@ class Settings(BaseSettings):
         None, description="Folder with tool servers of your own, one folder each. None: only those of the product."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="For people, or a JSON object a line for programs.")
     database_url: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("database_url", "OMNIOPS_DATABASE_URL", "DATABASE_URL"),
@@ -147,6 +159,8 @@ class Settings(BaseSettings):
     transcripts: TranscriptSettings = TranscriptSettings()
     credentials: CredentialSettings = CredentialSettings()
     mcp: McpSettings = McpSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    ready: ReadySettings = ReadySettings()
     model: ModelSettings = ModelSettings()
     agent: AgentSettings = AgentSettings()
     tenants: dict[str, TenantSettings] = Field(

@@ -54,6 +54,7 @@ class PoolSettings(Group):
         ("numpy", "pandas", "pyarrow"), description="Modules that the template imports before it forks."
     )
     start_timeout_s: float = Field(30.0, gt=0, description="Time for a template or kernel to come up.")
+    leases: int = Field(200, gt=0, description="Leases under way at once; more are refused at once.")
     lease_timeout_s: float = Field(30.0, gt=0, description="Time to wait for a free kernel.")
     orphan_grace_s: float = Field(300.0, ge=0, description="How long kernels outlive a gateway that went away.")
     on_stop: Literal["end", "keep"] = Field(

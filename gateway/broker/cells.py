@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,8 @@ class Cell:
         `ends`: when it has to be over, by the event loop's clock. `approved`: a person makes its calls.
         """
         self.id = id
+        #: Its calls run in it, whoever brings them: by it logs know what they are about.
+        self.context = contextvars.copy_context()
         self.replay = replay
         self.ends = ends
         self.approved = approved

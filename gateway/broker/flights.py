@@ -67,7 +67,8 @@ class Flights:
             await asyncio.wait([flight.task])
         joined = flight is not None
         if flight is None:
-            flight = Flight(asyncio.create_task(run(call)), call.tool.effect, call.tool.streams)
+            task = asyncio.create_task(run(call), context=call.cell.context.copy())
+            flight = Flight(task, call.tool.effect, call.tool.streams)
             self._under_way[call.key] = flight
             call.session.streams += call.tool.streams
         call.cell.note(call.key, call.record("executing"))
@@ -76,10 +77,10 @@ class Flights:
         try:
             outcome = await asyncio.shield(flight.task)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
+            this = asyncio.current_task()
             if flight.interrupted:
                 raise UpstreamError(f"{call.tool.name}: the cell was interrupted.", tool=call.key.tool) from None
-            if task is None or not task.cancelling():
+            if this is None or not this.cancelling():
                 raise UpstreamError(f"{call.tool.name}: the gateway is stopping.", tool=call.key.tool) from None
             if flight.waiting == 1 and (flight.effect == "read" or flight.held):
                 give_up([flight])

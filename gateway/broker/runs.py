@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
+from structlog.contextvars import bind_contextvars
 
 from gateway.approvals.gate import Gate
 from gateway.approvals.types import Refusal
@@ -58,6 +59,7 @@ class Runs:
 
     async def run(self, call: Call) -> Outcome:
         """Never raises but when cancelled: what goes wrong is an outcome."""
+        bind_contextvars(call=call.request or call.key.idempotency_key, tool=call.key.tool)
         try:
             if call.tool.streams:  # takes no slot: it may wait for its reader, who may wait for another call
                 return await self._read(call)

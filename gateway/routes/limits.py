@@ -1,6 +1,9 @@
-"""The largest request body, held while it is read: a declared length is believed only where it is too large."""
+"""The largest request body, and its time, held while it is read: a declared length is believed only where it is too
+large."""
 
 from __future__ import annotations
+
+import asyncio
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -9,11 +12,13 @@ from gateway.routes.problems import problem_of, respond
 
 
 class BodyLimit:
-    """ASGI middleware. A body that turns out too large while it is read raises HTTPException (413) in its reader."""
+    """ASGI middleware. A body that turns out too large while it is read raises HTTPException (413) in its reader,
+    one that comes too slowly 408."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, time_s: float) -> None:
         self._app = app
         self._max = max_bytes
+        self._time_s = time_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -23,11 +28,19 @@ class BodyLimit:
         if not declared.isdigit() or int(declared) > self._max:
             await respond(problem_of(self._too_large()))(scope, receive, send)
             return
-        got = 0
+        got, ended = 0, False
+        deadline = asyncio.get_running_loop().time() + self._time_s
 
         async def bounded() -> Message:
-            nonlocal got
-            message = await receive()
+            nonlocal got, ended
+            if ended:  # from here on it waits for the client to go away
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"The request's body did not come within {self._time_s:g} s.") from None
+            ended = not message.get("more_body", False)
             got += len(message.get("body", b"")) if message["type"] == "http.request" else 0
             if got > self._max:
                 raise self._too_large()

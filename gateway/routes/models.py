@@ -230,5 +230,10 @@ class Status(BaseModel):
     tenants: list[str]
 
 
+class Ready(BaseModel):
+    ready: bool
+    conditions: dict[str, str] = Field(description="By name: `ok`, or why not.")
+
+
 class Health(BaseModel):
     status: Literal["ok", "degraded"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from importlib.metadata import version
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from gateway.acts import act
+from gateway.operations.gauges import CONTENT_TYPE, exposition
 from gateway.routes.access import Caller, GatewayOf, check_tenant
-from gateway.routes.models import CatalogReport, Health, Status
-from gateway.routes.problems import described
+from gateway.routes.models import CatalogReport, Health, Ready, Status
+from gateway.routes.problems import ProblemError, described
 
 router = APIRouter(tags=["operations"])
 
@@ -20,6 +21,31 @@ router = APIRouter(tags=["operations"])
 async def health(running: GatewayOf) -> Health:
     """Whether the gateway answers; needs no token and tells nothing else. `degraded`: kernels do not start."""
     return Health(status="degraded" if running.pool.status().problem else "ok")
+
+
+@router.get("/readyz", responses={503: {"model": Ready, "description": "Not now"}})
+@act("public")
+async def ready(running: GatewayOf, response: Response) -> Ready:
+    """Whether work may be sent here: each condition, tried now, and what keeps it from holding. Needs no token."""
+    found = await running.readiness.ask()
+    if any(found.values()):
+        response.status_code = 503
+        response.headers["Retry-After"] = "1"
+    return Ready(ready=not any(found.values()), conditions={name: why or "ok" for name, why in found.items()})
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus's text format"}, **described(403)},
+)
+@act("metrics")
+async def metrics(running: GatewayOf, caller: Caller) -> Response:
+    """Figures of all tenants, for Prometheus: for the token that `metrics.token` sets, and who keeps the gateway."""
+    if caller.tenant is not None:
+        hint = "Ask with the server's own token, or set metrics.token."
+        raise ProblemError(403, "forbidden", "This token reaches one tenant; metrics are of all.", hint)
+    return Response(await exposition(running), media_type=CONTENT_TYPE)
 
 
 @router.get("/v1/status", responses=described())

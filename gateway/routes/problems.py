@@ -35,6 +35,8 @@ from servers.errors import ToolError
 
 log = structlog.get_logger(__name__)
 
+#: What is too much now, or away, may be over by then.
+_RETRY_AFTER_S = "1"
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -102,6 +104,8 @@ def problem_of(error: Exception) -> Problem:
 
 def respond(problem: Problem) -> JSONResponse:
     headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else {}
+    if problem.status in (429, 503):
+        headers["Retry-After"] = _RETRY_AFTER_S
     return JSONResponse(problem.model_dump(), problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 

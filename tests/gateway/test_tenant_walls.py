@@ -33,7 +33,7 @@ CREDENTIAL = "victims_parcel_key"
 #: Streams without an end, of what another route of the walk lists.
 ENDLESS = {"/v1/approvals/events"}
 #: What one may know without a token.
-PUBLIC = {"/healthz"}
+PUBLIC = {"/healthz", "/readyz"}
 
 CELL = """
 from servers.counting import add, pay
@@ -143,6 +143,8 @@ async def test_every_route_says_what_it_does(walls: Walls) -> None:
     assert None not in routes.values()
     assert {route for route, found in routes.items() if found == "public"} == {
         "GET /healthz",
+        "GET /readyz",
+        "OPTIONS /api",
         "OPTIONS /api/{path:path}",
     }
 
