@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -113,11 +114,21 @@ class Index:
     def bytes(self) -> int:
         return int(self._tools.nbytes + self._weights.nbytes + self._starts.nbytes)
 
-    def scores(self, query: Iterable[Mapping[str, float]], allowed: Mask | None = None) -> Floats:
+    def tools_with(self, word: str) -> Integers:
+        """The tools that have a word."""
+        number = self._numbers.get(word)
+        return self._tools[:0] if number is None else self._tools[self._starts[number] : self._starts[number + 1]]
+
+    def scores(
+        self,
+        query: Iterable[Mapping[str, float]],
+        allowed: Mask | None = None,
+        silent: Mapping[str, Mask] = MappingProxyType({}),
+    ) -> Floats:
         """Each tool's score: 0 where it grants none of the query's wishes, and where it is not `allowed`.
 
         Of the words that grant a wish the best one counts, else a tool that is described in many ways would win. How
-        rare a word is, is counted among the allowed tools alone.
+        rare a word is, is counted among the allowed tools alone. `silent`: by word, the tools of which it says nothing.
         """
         result = np.zeros(self.size, dtype=np.float32)
         total = self.size if allowed is None else int(allowed.sum())
@@ -133,6 +144,9 @@ class Index:
                     kept = allowed[tools]
                     tools, weights = tools[kept], weights[kept]
                 rarity = np.log1p((total - len(tools) + 0.5) / (len(tools) + 0.5))
+                if word in silent:
+                    kept = ~silent[word][tools]
+                    tools, weights = tools[kept], weights[kept]
                 granted[tools] = np.maximum(granted[tools], weights * np.float32(weight * rarity))
             result += granted
         return result

@@ -6,6 +6,7 @@ import re
 import threading
 import unicodedata
 from functools import lru_cache
+from itertools import pairwise
 
 from Stemmer import Stemmer
 
@@ -24,7 +25,7 @@ _PHRASES = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(PHRASES, key=len, 
 MAX_WISHES = 40
 MAX_SPOKEN = 1_000
 
-#: How much a word counts that the query has in another form of words.
+#: How much a word counts that the query has in another form of words, unless told otherwise.
 SAID_OTHERWISE = 0.5
 MEANT_BY_PHRASE = 0.8
 
@@ -46,17 +47,20 @@ def words(text: str) -> list[str]:
     return [_stem(word) for word in _WORD.findall(plain)[:MAX_WORDS] if word.casefold() not in STOP_WORDS]
 
 
-def wishes(query: str) -> list[dict[str, float]]:
+def wishes(query: str, otherwise: float = SAID_OTHERWISE) -> list[dict[str, float]]:
     """What a query asks for, wish by wish: the words that grant it, with how much each counts.
 
-    A word of the query is a wish that it grants whole, and words of like meaning in part.
+    A word of the query is a wish that it grants whole, and words of like meaning in part (`otherwise`). Two neighbours
+    may be one word elsewhere ("air quality" is `airquality`): that is a wish too, which most tools do not grant.
     """
     spoken = " ".join(_APOSTROPHE.sub("", query[:MAX_SPOKEN]).split())
     said = [match[0].casefold() for match in _PHRASES.finditer(spoken)]
     rest = _PHRASES.sub(" ", spoken)
     own = list(dict.fromkeys(words(rest) or map(_stem, _WORD.findall(spoken)[:MAX_WORDS])))[:MAX_WISHES]
-    found = [dict.fromkeys(_alike().get(word, ()), SAID_OTHERWISE) | {word: 1.0} for word in own]
-    return found + [_meant(phrase) for phrase in said[:MAX_WISHES]]
+    found = [dict.fromkeys(_alike().get(word, ()), otherwise) | {word: 1.0} for word in own]
+    plain = _WORD.findall(rest)[:MAX_WISHES]
+    together = [{_stem(first + second): 1.0} for first, second in pairwise(plain)]
+    return found + together + [_meant(phrase) for phrase in said[:MAX_WISHES]]
 
 
 def _meant(phrase: str) -> dict[str, float]:

@@ -155,3 +155,48 @@ def test_a_snapshot_is_read_once_and_of_the_next_one_only_what_changed(monkeypat
     assert read == [2, 1, 1]
     assert names(changed.find("four")) == ["crm.a"]
     assert changed.find("three") == []
+
+
+def shops() -> list[Tool]:
+    """Two services that have the same tools."""
+    made_tools = []
+    for server in ("stripe", "postmarkapp"):
+        made_tools += [
+            made(f"{server}.get_items", "All items.", "limit"),
+            made(f"{server}.get_items_id", "One item.", "id"),
+            made(f"{server}.post_items", "Create an item.", "text"),
+            made(f"{server}.put_items_id", "Update an item.", "id", "text"),
+            made(f"{server}.delete_items_id", "Delete an item.", "id"),
+        ]
+    return made_tools
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("every item of Stripe", "stripe.get_items"),
+        ("which items has stripe", "stripe.get_items"),
+        ("one item in Postmark", "postmarkapp.get_items_id"),
+        ("new item for Stripe", "stripe.post_items"),
+        ("throw an item out of Stripe", "stripe.delete_items_id"),
+        ("correct Postmark's item", "postmarkapp.put_items_id"),
+    ],
+)
+def test_the_service_that_is_named_and_the_deed_that_is_wanted_decide(query: str, first: str) -> None:
+    finder = Finders().of(registry_of(*shops()))
+    assert names(finder.find(query))[0] == first
+    server = first.partition(".")[0]
+    assert {name.partition(".")[0] for name in names(finder.find(query, limit=5))} == {server}
+
+
+def test_a_server_that_a_role_has_nothing_of_is_not_named_to_it() -> None:
+    hidden = [made("acme_corp.note", "A note of Acme.", roles=OPERATOR)]
+    mine = [made("crm.acme_note", "A note on Acme."), made("crm.note", "A note.")]
+    both, alone = Finders().of(registry_of(*hidden, *mine)), Finders().of(registry_of(*mine))
+    for query in ("note on Acme", "acme", "Acme Corp note"):
+        assert names(both.find(query, "agent")) == names(alone.find(query, "agent"))
+
+
+def test_two_words_find_what_has_them_as_one() -> None:
+    finder = Finders().of(registry_of(made("air.get_airquality", "Now."), made("sea.get_quality", "Of water.")))
+    assert names(finder.find("air quality of today"))[0] == "air.get_airquality"
