@@ -9,11 +9,22 @@ from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.acts import act
+from gateway.completions.errors import OpenAiErrorFormat
 from gateway.jupyter import documents
 from gateway.jupyter import routes as jupyter
 from gateway.jupyter import socket as channels
 from gateway.operations.entrance import Entrance
-from gateway.routes import approvals, chat, credentials, mcp_servers, operations, sessions, tools, transcripts
+from gateway.routes import (
+    approvals,
+    chat,
+    completions,
+    credentials,
+    mcp_servers,
+    operations,
+    sessions,
+    tools,
+    transcripts,
+)
 from gateway.routes.guard import check_declared, enforce
 from gateway.routes.limits import BodyLimit
 from gateway.routes.problems import install
@@ -24,7 +35,8 @@ Sessions of sandboxed Jupyter kernels with a shop's tools, and an agent that wor
 
 Every route but `/healthz` and `/readyz` wants an access token: `Authorization: Bearer TOKEN` (or `token TOKEN`, or
 `?token=TOKEN`). Every answer has an `X-Request-Id`: the one that was sent, or a new one; the log has it, too.
-Errors are `application/problem+json` with `code`, `message` and `hint`.
+Errors are `application/problem+json` with `code`, `message` and `hint`; on `/v1/chat/completions` and `/v1/models` they
+are OpenAI's.
 """
 
 
@@ -34,7 +46,7 @@ class _Application(FastAPI):
     entrance: Entrance
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.entrance(scope, receive, send)
+        await OpenAiErrorFormat(self.entrance)(scope, receive, send)
 
 
 def create_app(gateway: Gateway) -> FastAPI:
@@ -55,7 +67,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     install(app)
     server = gateway.settings.server
     app.add_middleware(BodyLimit, max_bytes=server.max_request_mb * 2**20, time_s=server.body_s)
-    for part in (sessions, chat, approvals, transcripts, operations, credentials, mcp_servers, tools):
+    for part in (sessions, chat, completions, approvals, transcripts, operations, credentials, mcp_servers, tools):
         app.include_router(part.router)
     for ours in (jupyter, documents, channels):
         app.include_router(ours.router)

@@ -92,9 +92,11 @@ class Chat:
         return self._model
 
     async def start(
-        self, session: SessionInfo, message: str, sink: EventSink, mode: Mode | None = None
+        self, session: SessionInfo, message: str, sink: EventSink, mode: Mode | None = None, *, before: str = ""
     ) -> asyncio.Task[TurnResult]:
         """Begin a turn. Cancelling the task stops what is under way; its result then has the reason "cancelled".
+
+        `before`: what the model is told ahead of the message, and the customer did not say.
 
         Raises:
             ChatUnavailable
@@ -104,7 +106,7 @@ class Chat:
         conversation = await self._conversation(session)
         if conversation.task is not None and not conversation.task.done():
             raise SessionBusy(session.id, 1)
-        turn = self._turn(session, conversation, model, clean_text(message), sink, mode or self._settings.mode)
+        turn = self._turn(session, conversation, model, clean_text(message), sink, mode or self._settings.mode, before)
         conversation.task = asyncio.create_task(turn)
         return conversation.task
 
@@ -135,16 +137,18 @@ class Chat:
         message: str,
         sink: EventSink,
         mode: Mode,
+        before: str,
     ) -> TurnResult:
         started = datetime.now(UTC)
         conversation.turns += 1
         index = conversation.turns
-        said = Said(f"turn-{index}-customer", "customer", message, started)
+        said = [Said(f"turn-{index}-before", "note", before, started)] if before else []
+        said.append(Said(f"turn-{index}-customer", "customer", message, started))
         notice = ""
 
         async def begin() -> None:
             nonlocal notice
-            await self._sessions.record(session.id, said)
+            await self._sessions.record(session.id, *said)
             notice = await self._notices.take(session.id)
 
         if await _to_its_end(begin()):
@@ -161,7 +165,7 @@ class Chat:
         cells, direct = self._cells(session, conversation.tools), self._direct(session, conversation.tools)
         result = await run_turn(
             session=session.id,
-            message=f"{notice}\n\n{message}" if notice else message,
+            message="\n\n".join(part for part in (notice, before, message) if part),
             history=conversation.history,
             model=model,
             actor=cells if mode == "cells" else direct,

@@ -21,6 +21,7 @@ from .settings_agent import AgentSettings, ModelSettings
 from .settings_approvals import ApprovalSettings, ApproverSettings, WriteCaps
 from .settings_calls import BrokerSettings, McpSettings, ObservingSettings
 from .settings_errors import explain, explain_json, explain_variables
+from .settings_front import ChatApiSettings
 from .settings_group import Group
 from .settings_jupyter import JupyterSettings
 from .settings_kernels import CellSettings, CheckSettings, DockerSettings, PoolSettings, ProfileSettings
@@ -35,6 +36,7 @@ __all__ = [
     "ApproverSettings",
     "BrokerSettings",
     "CellSettings",
+    "ChatApiSettings",
     "CheckSettings",
     "ClientSettings",
     "CredentialSettings",
@@ -163,6 +165,7 @@ class Settings(BaseSettings):
     ready: ReadySettings = ReadySettings()
     model: ModelSettings = ModelSettings()
     agent: AgentSettings = AgentSettings()
+    chat_api: ChatApiSettings = ChatApiSettings()
     tenants: dict[str, TenantSettings] = Field(
         default_factory=dict, description="One entry per tenant (shop), by name."
     )
