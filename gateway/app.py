@@ -19,6 +19,7 @@ from gateway.routes import (
     chat,
     completions,
     credentials,
+    mcp,
     mcp_servers,
     operations,
     sessions,
@@ -67,7 +68,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     install(app)
     server = gateway.settings.server
     app.add_middleware(BodyLimit, max_bytes=server.max_request_mb * 2**20, time_s=server.body_s)
-    for part in (sessions, chat, completions, approvals, transcripts, operations, credentials, mcp_servers, tools):
+    for part in (sessions, chat, completions, approvals, transcripts, operations, credentials, mcp, mcp_servers, tools):
         app.include_router(part.router)
     for ours in (jupyter, documents, channels):
         app.include_router(ours.router)

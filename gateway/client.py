@@ -100,6 +100,15 @@ def client_for(data_dir: Path | None, url: str | None, token: str | None, *, sil
     Raises:
         ClientError, SettingsError
     """
+    return GatewayClient(*address_of(data_dir, url, token), read_timeout_s=silence_s)
+
+
+def address_of(data_dir: Path | None, url: str | None, token: str | None) -> tuple[str, str]:
+    """Address and access token of the gateway that is named, or of the one that runs on the data folder.
+
+    Raises:
+        ClientError, SettingsError
+    """
     settings = load_settings(data_dir=data_dir)
     url = url or (str(settings.client.url) if settings.client.url else None)
     token = token or (settings.client.token.get_secret_value() if settings.client.token else None)
@@ -111,7 +120,7 @@ def client_for(data_dir: Path | None, url: str | None, token: str | None, *, sil
                 f"No gateway runs on the data folder {folder.path}. Start one (omniops serve), or name one "
                 "with --url and --token."
             )
-        return GatewayClient(running.url, token or running.token, read_timeout_s=silence_s)
+        return running.url, token or running.token
     if token is None:
         raise ClientError("--url needs the gateway's access token: --token, or OMNIOPS_CLIENT__TOKEN.")
-    return GatewayClient(url, token, read_timeout_s=silence_s)
+    return url, token

@@ -47,6 +47,7 @@ from gateway.kernels import pool_of
 from gateway.mcp_client.book import Book
 from gateway.mcp_client.config import ConfigError, read_configs
 from gateway.mcp_client.servers import McpServers
+from gateway.mcp_server.front import McpFront
 from gateway.observed_shapes import ObservedShapes
 from gateway.operations import lag
 from gateway.operations.draining import Drain
@@ -112,6 +113,7 @@ class Gateway:
     metrics: Metrics
     readiness: Readiness
     drain: Drain
+    mcp_front: McpFront
     started: datetime
     #: One line for people.
     isolation: str
@@ -259,6 +261,8 @@ async def _start(
     )
     stack.push_async_callback(chat.close)
     chat.turned.append(metrics.turned)
+    mcp_front = McpFront(settings.mcp_server, settings.server.max_request_mb)
+    stack.push_async_callback(mcp_front.close)
     return Gateway(
         settings=settings,
         tokens=tokens,
@@ -296,6 +300,7 @@ async def _start(
         metrics=metrics,
         readiness=readiness_of(settings.ready, database, pool, drain, data_dir.path, folder),
         drain=drain,
+        mcp_front=mcp_front,
         started=datetime.now(UTC),
         isolation=isolation,
     )

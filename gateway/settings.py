@@ -21,7 +21,7 @@ from .settings_agent import AgentSettings, ModelSettings
 from .settings_approvals import ApprovalSettings, ApproverSettings, WriteCaps
 from .settings_calls import BrokerSettings, McpSettings, ObservingSettings
 from .settings_errors import explain, explain_json, explain_variables
-from .settings_front import ChatApiSettings
+from .settings_front import ChatApiSettings, McpServerSettings
 from .settings_group import Group
 from .settings_jupyter import JupyterSettings
 from .settings_kernels import CellSettings, CheckSettings, DockerSettings, PoolSettings, ProfileSettings
@@ -43,6 +43,7 @@ __all__ = [
     "DatabaseSettings",
     "DockerSettings",
     "JupyterSettings",
+    "McpServerSettings",
     "McpSettings",
     "MetricsSettings",
     "ModelSettings",
@@ -166,6 +167,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     agent: AgentSettings = AgentSettings()
     chat_api: ChatApiSettings = ChatApiSettings()
+    mcp_server: McpServerSettings = McpServerSettings()
     tenants: dict[str, TenantSettings] = Field(
         default_factory=dict, description="One entry per tenant (shop), by name."
     )

@@ -21,6 +21,7 @@ PACKAGES = (
     # the library that JupyterLab and VS Code speak to Jupyter servers with
     "@jupyterlab/services@^7.4",
     "ws@^8",
+    "@modelcontextprotocol/inspector-cli@^1.0.3",  # what `inspector@1 --cli` runs; inspector 2 wants Node.js 22
     "@playwright/mcp@>=0.0.70 <0.0.78",  # later ones want Node.js 20; Debian 12 has 18
 )
 _INSTALL = ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-save", "--prefix", ".")
@@ -45,6 +46,12 @@ def npm_folder() -> Path:
                 pytest.fail(f"npm install failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
             (folder / "installed").touch()
     return folder / "node_modules"
+
+
+def inspector(modules: Path, *arguments: str) -> list[str]:
+    """The command line of MCP Inspector."""
+    script = modules / "@modelcontextprotocol" / "inspector-cli" / "build" / "cli.js"
+    return ["node", "--import", _CRYPTO, str(script), "--cli", *arguments]
 
 
 def everything(modules: Path) -> str:

@@ -1,7 +1,8 @@
-"""`omniops mcp`: how the MCP servers of a running gateway are. And `omniops tools classify | review | accept`."""
+"""`omniops mcp`: a gateway's MCP servers, and the gateway as one. And `omniops tools classify | review | accept`."""
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from enum import StrEnum
 from pathlib import Path
@@ -12,12 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.client import GatewayClient, client_for
+from gateway.client import ClientError, GatewayClient, address_of, client_for
 from gateway.commands.credentials import DataDirOption, TokenOption, UrlOption, person
 from gateway.commands.tools import app as tools
+from gateway.settings import load_settings
 from servers.tool import Effect
 
-app = typer.Typer(help="MCP servers of a running gateway.", no_args_is_help=True)
+app = typer.Typer(help="MCP servers of a running gateway, and the gateway as one.", no_args_is_help=True)
 
 TenantOption = Annotated[str | None, typer.Option("--tenant", "-t", help="As this tenant has it.", show_default="all")]
 
@@ -170,3 +172,20 @@ def _of(tenant: str | None) -> dict[str, str] | None:
 
 def _client(data_dir: Path | None, url: str | None, token: str | None) -> GatewayClient:
     return client_for(data_dir, url, token, silence_s=_SILENCE_S)
+
+
+@app.command()
+def serve(data_dir: DataDirOption = None, url: UrlOption = None, token: TokenOption = None) -> None:
+    """Be an MCP server on standard input and output, for clients that start their servers: cells, tools, transcripts.
+
+    It asks a running gateway over HTTP, with a key: OMNIOPS_CLIENT__URL and OMNIOPS_CLIENT__TOKEN in its environment.
+    """
+    from gateway.mcp_server.api import ApiError
+    from gateway.mcp_server.stdio import serve_stdio
+
+    where, key = address_of(data_dir, url, token)
+    settings = load_settings(data_dir=data_dir)
+    try:
+        asyncio.run(serve_stdio(where, key, settings.mcp_server, silence_s=settings.cell.deadline_s + _SILENCE_S))
+    except ApiError as error:
+        raise ClientError(str(error)) from None

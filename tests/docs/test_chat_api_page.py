@@ -15,10 +15,10 @@ from own_database import own_database
 from served_gateway import ServedGateway, environment, served
 
 sys.path.append(str(Path(__file__).parents[1] / "gateway"))
-from gateway_world import scripted_model  # noqa: E402
+from gateway_world import scripted_model
 
-from demo.model.script import Script  # noqa: E402
-from gateway.settings import ChatApiSettings  # noqa: E402
+from demo.model.script import Script
+from gateway.settings import ChatApiSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "chat-api.md").read_text()
 HELLO = Script("hello", "Hello", (), "Hello! How can I help?")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +13,9 @@ import httpx
 import openai
 import pytest
 import pytest_asyncio
-import uvicorn
 from approval_world import ANNA
 from gateway_world import MODEL_KEY, notebook_of, own_database, running_shop, settings_for
+from loopback import listening
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -119,19 +117,6 @@ class Model:
     def told(self) -> str:
         """What it was told last on the customer's side."""
         return str([message for message in self.asked[-1] if message["role"] == "user"][-1]["content"])
-
-
-@asynccontextmanager
-async def listening(app: ASGIApp) -> AsyncIterator[str]:
-    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:
-            await asyncio.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        await task
 
 
 @dataclass

@@ -142,6 +142,7 @@ async def test_every_route_says_what_it_does(walls: Walls) -> None:
     assert len(routes) > 50
     assert None not in routes.values()
     assert {route for route, found in routes.items() if found == "public"} == {
+        "GET /.well-known/oauth-protected-resource/mcp",
         "GET /healthz",
         "GET /readyz",
         "OPTIONS /api",
