@@ -37,7 +37,9 @@ class McpServerSettings(Group):
         ("http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*"),
         description="Web pages that may use `/mcp`, by origin.",
     )
-    idle_s: float = Field(1800.0, gt=0, description="A connection to `/mcp` that was silent for so long is forgotten.")
+    idle_s: float = Field(
+        86_400.0, gt=0, description="A connection to `/mcp` that was silent for so long is forgotten."
+    )
     max_sessions: int = Field(10_000, gt=0, description="Connections to `/mcp` at once.")
     progress_chars: int = Field(2000, gt=0, description="Characters of output in one progress notification.")
     image_kb: int = Field(1024, ge=0, description="Plots that a cell's result carries, KiB of base64 together.")

@@ -44,6 +44,10 @@ def npm_folder() -> Path:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_S, check=False)
             if done.returncode:
                 pytest.fail(f"npm install failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            # MCP Inspector's command line looks for it where the whole of MCP Inspector, 160 MB, would have it
+            (folder / "node_modules" / "@modelcontextprotocol" / "package.json").write_text(
+                '{"name": "@modelcontextprotocol/inspector", "version": "1"}'
+            )
             (folder / "installed").touch()
     return folder / "node_modules"
 

@@ -15,10 +15,10 @@ from gateway.routes.problems import ProblemError, described
 router = APIRouter(tags=["MCP server"])
 
 
-@router.api_route("/mcp", methods=["GET", "POST", "DELETE"], include_in_schema=False)
+@router.api_route("/mcp", methods=["POST", "DELETE"], include_in_schema=False)
 @act("about")  # what its tools do goes through the routes, and their acts
 async def mcp(running: GatewayOf, caller: Caller, request: Request) -> Response:
-    """Whatever the protocol asks. Its own errors are JSON-RPC's."""
+    """Whatever the protocol asks; its own errors are JSON-RPC's. No GET: the server says nothing that was not asked."""
     if not token_of(request.headers.get("authorization", ""), ""):
         hint = "Send the header `Authorization: Bearer TOKEN`."
         raise ProblemError(401, "unauthorized", "The protocol wants the access token in a header.", hint)
