@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -14,6 +15,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.data_dir import Running
+from gateway.operations.connections import protocols
 from gateway.runtime import Gateway, open_gateway
 from gateway.settings import ServerSettings, Settings
 from gateway.start_error import StartError
@@ -21,6 +23,10 @@ from gateway.start_error import StartError
 log = structlog.get_logger(__name__)
 
 _BACKLOG = 512
+#: Time between two looks whether cells have ended, at a stop.
+_LOOK_S = 0.05
+#: Time for event streams without an end, after that of cells.
+_STREAMS_S = 1
 #: A client that takes nothing for this long is cut off, milliseconds.
 _STALL_MS = 60_000
 
@@ -39,13 +45,14 @@ async def serve(settings: Settings, ready: Callable[[Gateway, Running], None]) -
     Raises:
         StartError
     """
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     server: _Server | None = None
 
     def on_signal() -> None:
-        if server is not None:
-            server.force_exit = server.should_exit
-            server.should_exit = True
+        if stop.is_set():
+            hurry.set()
+            if server is not None:
+                server.force_exit = server.should_exit = True
         stop.set()
 
     loop = asyncio.get_running_loop()
@@ -57,27 +64,50 @@ async def serve(settings: Settings, ready: Callable[[Gateway, Running], None]) -
         async with open_gateway(settings) as gateway:
             if stop.is_set():
                 return
+            http, websocket = protocols(settings.server)
             config = uvicorn.Config(
                 create_app(gateway),
+                http=http,
+                ws=websocket,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 # it would write the tokens of websockets' addresses into the log
                 log_level="warning",
-                ws="websockets-sansio",
                 ws_max_size=settings.jupyter.message_mb * 2**20,
                 ws_ping_interval=settings.server.heartbeat_s,
                 ws_ping_timeout=None,
                 ws_per_message_deflate=False,
-                timeout_graceful_shutdown=max(1, round(settings.server.shutdown_grace_s)),
+                timeout_graceful_shutdown=_STREAMS_S,
             )
             server = _Server(config)
             running = Running(url=url_of(listener), token=gateway.token, pid=os.getpid())
             gateway.data_dir.announce(running)
             ready(gateway, running)
-            await server.serve(sockets=[listener])
-            log.info("stopping")
+            stopping = asyncio.create_task(_stop(gateway, server, stop, hurry))
+            try:
+                await server.serve(sockets=[listener])
+            finally:
+                stopping.cancel()
+
+
+async def _stop(gateway: Gateway, server: uvicorn.Server, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+    """Once `stop` is set: no new work, and while cells end the port says so; then the server stops. `hurry`: now."""
+    await stop.wait()
+    drain, kept = gateway.drain, gateway.settings.pool.on_stop == "keep"
+    drain.begin()
+    log.info("stopping", cells=gateway.sessions.counts().cells)
+    opened_until = time.monotonic() + gateway.settings.server.drain_s
+    while not hurry.is_set():
+        busy = any(gateway.sessions.counts().cells.values()) and drain.left_s > 0
+        gateway.jupyter.send_away(kept=kept, busy=not busy)
+        if not busy and time.monotonic() >= opened_until:
+            break
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), _LOOK_S)
+    await asyncio.sleep(_LOOK_S)  # the websockets' ends are on their way
+    server.should_exit = True
 
 
 def url_of(listener: socket.socket) -> str:

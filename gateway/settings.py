@@ -88,6 +88,7 @@ class ServerSettings(Group):
     connections: int = Field(4000, gt=0, description="Connections open at once; more are closed.")
     head_s: float = Field(20.0, gt=0, description="Time for a client to send a request's head; then it is cut off.")
     body_s: float = Field(60.0, gt=0, description="Time for it to send the body; then it gets 408.")
+    message_s: float = Field(60.0, gt=0, description="Time for a websocket's message to come whole; then it is closed.")
 
 
 class ClientSettings(Group):

@@ -202,12 +202,15 @@ class Hub:
             self._tell(answers.status("starting"))
             self._tell(answers.status("idle"))
 
+    def send_away(self, code: int, reason: str) -> None:
+        for mailbox in self._mailboxes:
+            if mailbox.seat is not None:
+                mailbox.seat.end(code, reason)
+
     async def close(self, reason: str) -> None:
         """The kernel has ended, or the gateway is about to: no client is served any more."""
         self._unbind()
-        for mailbox in self._mailboxes:
-            if mailbox.seat is not None:
-                mailbox.seat.end(GONE, reason)
+        self.send_away(GONE, reason)
         await self._shell.close()
         await self._beside.close()
         for task in tuple(self._tasks):

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from gateway.jupyter.hub import About, Hub
+from gateway.jupyter.mailbox import GONE, RESTART
 from gateway.jupyter.rows import JupyterRows
 from gateway.session_errors import SessionNotFound
 from gateway.sessions import Sessions
@@ -107,6 +108,16 @@ class JupyterKernels:
         with contextlib.suppress(SessionNotFound):
             await self._sessions.end(hub.about.session)
         await self._drop(hub)
+
+    def send_away(self, *, kept: bool, busy: bool) -> None:
+        """The gateway stops: close the websockets of kernels that run nothing, and with `busy` all of them.
+
+        `kept`: the kernels wait for the next gateway, and clients are told to come again.
+        """
+        code, reason = (RESTART, "the gateway restarts: come again") if kept else (GONE, "the gateway stops")
+        for hub in self._hubs.values():
+            if busy or hub.state != "busy":
+                hub.send_away(code, reason)
 
     async def close(self) -> None:
         """Let every client go."""

@@ -10,7 +10,7 @@ from gateway.jupyter.answers import notice
 from gateway.jupyter.wire import Posted
 
 #: Codes of RFC 6455 and its registry.
-REPLACED, GONE, BAD, TRY_LATER = 1000, 1001, 1007, 1013
+REPLACED, GONE, BAD, RESTART, TRY_LATER = 1000, 1001, 1007, 1012, 1013
 
 
 @dataclass(eq=False)

@@ -89,7 +89,10 @@ async def _read(websocket: WebSocket, hub: Hub, mailbox: Mailbox, seat: Seat, *,
             return
         data = message.get("text")
         try:
-            hub.take(mailbox, asked(message["bytes"] if data is None else data, v1=v1))
+            wanted = asked(message["bytes"] if data is None else data, v1=v1)
+            if wanted.msg_type == "execute_request" and websocket.app.state.gateway.drain.begun:
+                raise Overrun("the gateway is stopping: it runs no more cells")
+            hub.take(mailbox, wanted)
         except BadMessage as error:
             seat.end(BAD, str(error))
             return

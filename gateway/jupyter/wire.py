@@ -23,6 +23,10 @@ V1 = "v1.kernel.websocket.jupyter.org"
 
 _MAX_BUFFERS = 1024
 _MAX_ID = 256
+#: Levels of a message. Parsers, this one too, go about twice as deep: Python's limit, which the frames count in.
+_MAX_DEPTH = 450
+_PYTHONS_DEPTH = 950
+_SURELY_FLAT = 200
 _VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){0,2}\Z")
 _FROM_CLIENTS = ("shell", "control", "stdin")
 _OBJECT = dict[str, msgspec.Raw]
@@ -95,11 +99,25 @@ def _checked(channel: str, parts: tuple[bytes, bytes, bytes, bytes], buffers: tu
         raise BadMessage(f"msg_id and msg_type are printable, {_MAX_ID} characters at most")
     others = [b"{}" if part in _NOTHING else part for part in parts[1:]]
     fields = [decode(part, _OBJECT) for part in (parts[0], *others)]
+    for part in (parts[0], *others):
+        _check_kernels_can_read(part)
     if any(each is None for each in fields):
         raise BadMessage("header, parent header, metadata and content are JSON objects")
     head = _mended(parts[0], fields[0] or {})
     request = Request(cast(Channel, channel), header.msg_id, (head, others[0], others[1], others[2]), buffers)
     return Asked(header.msg_type, head, request)
+
+
+def _check_kernels_can_read(part: bytes) -> None:
+    """What a kernel cannot parse it does not answer, and its queue would wait. Raises BadMessage."""
+    try:
+        part.decode()
+    except UnicodeDecodeError:
+        raise BadMessage("the message is no UTF-8") from None
+    if part.count(b"[") + part.count(b"{") > _SURELY_FLAT:
+        around = _PYTHONS_DEPTH - _MAX_DEPTH
+        if decode(b"[" * around + part + b"]" * around, msgspec.Raw) is None:
+            raise BadMessage(f"the message is no JSON, or nested deeper than some {_MAX_DEPTH} levels")
 
 
 def _mended(header: bytes, fields: dict[str, msgspec.Raw]) -> bytes:

@@ -32,11 +32,15 @@ Why = str
 class Readiness:
     """Conditions by name. An answer holds for `again_s`, so that who asks often costs no more than who does not."""
 
-    def __init__(self, settings: ReadySettings, conditions: Mapping[str, Callable[[], Awaitable[Why]]]) -> None:
+    def __init__(
+        self, settings: ReadySettings, drain: Drain, conditions: Mapping[str, Callable[[], Awaitable[Why]]]
+    ) -> None:
+        """That the gateway is not `drain`ing is the first condition, and told at once."""
         self._settings = settings
+        self._drain = drain
         self._conditions = conditions
         self._asked = float("-inf")
-        self._under_way: asyncio.Task[dict[str, Why]] | None = None
+        self._under_way: asyncio.Task[None] | None = None
         #: What is tried of each; one that hangs is not tried beside itself.
         self._tries: dict[str, asyncio.Future[Why]] = {}
         #: The last answer.
@@ -44,19 +48,18 @@ class Readiness:
 
     async def ask(self) -> Mapping[str, Why]:
         """What keeps each condition from holding."""
-        if time.monotonic() - self._asked < self._settings.again_s:
-            return self.latest
-        if self._under_way is None or self._under_way.done():
-            self._under_way = asyncio.create_task(self._try_all())
-        return await asyncio.shield(self._under_way)
+        if time.monotonic() - self._asked >= self._settings.again_s:
+            if self._under_way is None or self._under_way.done():
+                self._under_way = asyncio.create_task(self._try_all())
+            await asyncio.shield(self._under_way)
+        return {"running": "the gateway is stopping" if self._drain.begun else "", **self.latest}
 
-    async def _try_all(self) -> dict[str, Why]:
+    async def _try_all(self) -> None:
         found = await asyncio.gather(*(self._try(name) for name in self._conditions))
         latest = dict(zip(self._conditions, found, strict=True))
         if changed := {name: why for name, why in latest.items() if why != self.latest.get(name, "")}:
             log.info("readiness has changed", **changed)
         self.latest, self._asked = latest, time.monotonic()
-        return latest
 
     async def _try(self, name: str) -> Why:
         trying = self._tries.get(name)
@@ -78,9 +81,6 @@ def readiness_of(
     """The conditions of a gateway."""
     free = settings.free_mb * 2**20
 
-    async def draining() -> Why:
-        return "the gateway is stopping" if drain.begun else ""
-
     async def reachable() -> Why:
         try:
             await database.fetch_one("SELECT 1")
@@ -94,7 +94,7 @@ def readiness_of(
     async def writable() -> Why:
         return await asyncio.to_thread(why_not_writable, data_dir, runtime, free)
 
-    return Readiness(settings, {"running": draining, "database": reachable, "kernels": leasable, "storage": writable})
+    return Readiness(settings, drain, {"database": reachable, "kernels": leasable, "storage": writable})
 
 
 def why_no_lease(pool: Pool) -> Why:
