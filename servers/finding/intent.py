@@ -33,8 +33,12 @@ _ASKS: Mapping[Action, str] = {
     "start|run|plan|book|buy|have|let|connect|import|sign up|load|launch|draw|begin|generate",
 }
 _QUESTION = re.compile(rf"\s*(?:in |from |to )?(?:{'|'.join(_ASKS['read'].split())})\b", re.IGNORECASE)
-_ORDERS = tuple(
-    (action, re.compile(rf"\b(?:{_ASKS[action]})\b", re.IGNORECASE)) for action in ("delete", "update", "create")
+_DEEDS: tuple[Action, ...] = ("delete", "update", "create")
+_ORDERS = tuple((action, re.compile(rf"\b(?:{_ASKS[action]})\b", re.IGNORECASE)) for action in _DEEDS)
+#: "fixtures of a team", "web addresses that I may use": what is named to be seen. Not "refund part of an order".
+_THING = re.compile(
+    r"\s*\w+(?:\s+(?!an?\b|the\b|this\b|my\b|our\b|part\b)\w+)?\s+(?:of|in|for|on|about|that|which|at|from|under|by|I|kept)\b",
+    re.IGNORECASE,
 )
 _ONE = re.compile(r"\b(?:one|this|single|particular)\b", re.IGNORECASE)
 _MANY = re.compile(r"\b(?:all|every|everybody|list|several|which|many)\b", re.IGNORECASE)
@@ -44,7 +48,8 @@ _ID = re.compile(r"(?:^|_)(?:id|key|slug|name|code)s?$")
 
 @dataclass(frozen=True)
 class Wanted:
-    action: Action
+    #: None where the query does not say.
+    action: Action | None
     one: bool
     many: bool
 
@@ -62,15 +67,17 @@ class Traits:
 
 
 def wanted(query: str) -> Wanted:
-    """What is no order is a question: people name what they want to see."""
+    """A question wants to see something, and so does who only names a thing; another order is not understood."""
     return Wanted(_action(query), bool(_ONE.search(query)), bool(_MANY.search(query)))
 
 
-def _action(query: str) -> Action:
+def _action(query: str) -> Action | None:
     if _QUESTION.match(query):
         return "read"
     found = [(match.start(), action) for action, order in _ORDERS if (match := order.search(query))]
-    return min(found, key=lambda each: each[0])[1] if found else "read"  # type: ignore[return-value]
+    if found:
+        return min(found)[1]
+    return "read" if _THING.match(query) else None
 
 
 def traits_of(tool: Tool) -> Traits:

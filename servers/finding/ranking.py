@@ -60,9 +60,10 @@ class Ranking:
     def _reckoned(self, wanted: Wanted) -> Floats:
         action = _number(wanted.action)
         worth = np.zeros(len(self._by_name), dtype=np.float32)
-        worth += OTHER_BY_NAME * ((self._by_name != action) & (self._by_name != _UNKNOWN))
-        worth += OTHER_BY_SUMMARY * ((self._by_summary != action) & (self._by_summary != _UNKNOWN))
-        worth += SAME_BY_NAME * (self._by_name == action)
+        if action != _UNKNOWN:
+            worth += OTHER_BY_NAME * ((self._by_name != action) & (self._by_name != _UNKNOWN))
+            worth += OTHER_BY_SUMMARY * ((self._by_summary != action) & (self._by_summary != _UNKNOWN))
+            worth += SAME_BY_NAME * (self._by_name == action)
         for asked, weights in ((wanted.one, ONE), (wanted.many, SEVERAL)):
             if asked:
                 seen = 1.0 if wanted.action == "read" else 0.0

@@ -71,6 +71,12 @@ def test_what_is_said_in_other_words_is_found(query: str, first: str) -> None:
     assert first in names(best)
 
 
+def test_an_order_in_a_tools_own_words_is_not_taken_for_a_question() -> None:
+    finder = Finders().of(load_registry())
+    for query, first in (("refund an order", "refund_order"), ("refund part of order 42", "refund_order")):
+        assert names(finder.find(query))[0] == f"woocommerce.{first}"
+
+
 def test_a_name_counts_more_than_a_description() -> None:
     long = "Look at the weather. " + "The forecast of a forecast is a forecast. " * 20
     finder = Finders().of(registry_of(made("a.look", long), made("b.forecast", "Tomorrow.")))
