@@ -20,7 +20,7 @@ from kernel_pool.types import CellResult, Exit, ExitReason, PoolConfig, StartFai
 PROJECT = Path(__file__).parent.parent.parent
 
 #: The first test may have to wait for the image.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 
 
 def output(result: CellResult) -> str:
@@ -48,21 +48,12 @@ async def test_a_cell_runs_with_what_the_image_has(config: PoolConfig, docker_co
         await pool.close()
 
 
-async def test_files_are_there_to_read(config: PoolConfig, docker_config: DockerConfig) -> None:
-    config = adapted(config, files={"note.txt": b"for every kernel"})
-    pool = Pool(config, in_containers(docker_config))
-    await pool.start()
-    try:
-        kernel = await pool.lease()
-        code = "print(open('/opt/omniops/files/note.txt').read())"
-        assert output(await kernel.execute(code, deadline_s=30)) == "for every kernel"
-    finally:
-        await pool.close()
+async def test_files_are_there_to_read(kernel: Kernel) -> None:
+    code = "print(open('/opt/omniops/files/note.txt').read())"
+    assert output(await kernel.execute(code, deadline_s=30)) == "for every kernel"
 
 
-async def test_a_kernel_reaches_its_broker_that_is_made_later(pool: Pool) -> None:
-    kernel = await pool.lease()
-
+async def test_a_kernel_reaches_its_broker_that_is_made_later(kernel: Kernel) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"heard " + await reader.readline())
         writer.close()
@@ -79,15 +70,13 @@ async def test_a_kernel_reaches_its_broker_that_is_made_later(pool: Pool) -> Non
 
 
 @pytest.mark.parametrize("code", ["import time; time.sleep(60)", "while True: pass"], ids=["waiting", "computing"])
-async def test_a_cell_past_its_deadline_is_interrupted_and_the_kernel_lives(pool: Pool, code: str) -> None:
-    kernel = await pool.lease()
+async def test_a_cell_past_its_deadline_is_interrupted_and_the_kernel_lives(kernel: Kernel, code: str) -> None:
     assert (await kernel.execute(code, deadline_s=1)).status == "interrupted"
     assert output(await kernel.execute("1 + 1", deadline_s=30)) == "2"
 
 
-async def test_a_signal_from_the_door_interrupts(pool: Pool) -> None:
+async def test_a_signal_from_the_door_interrupts(kernel: Kernel) -> None:
     """How a kernel is stopped that does not answer on its control channel."""
-    kernel = await pool.lease()
     running = asyncio.create_task(kernel.execute("print('on', flush=True)\nwhile True: pass", deadline_s=30))
     await asyncio.sleep(0.5)
     kernel.process.interrupt()
@@ -96,23 +85,24 @@ async def test_a_signal_from_the_door_interrupts(pool: Pool) -> None:
     assert result.error.name == "KeyboardInterrupt"
 
 
-async def ended_by(kernel: Kernel, code: str) -> Exit:
+async def ended_by(pool: Pool, kernel: Kernel, code: str) -> Exit:
     result = await kernel.execute(code, deadline_s=30)
     assert result.status == "dead"
     assert result.exit is not None
+    await pool.release(kernel)
     return result.exit
 
 
 async def test_a_session_hears_why_its_kernel_ended(pool: Pool) -> None:
-    crashed = await ended_by(await pool.lease(), "import ctypes; ctypes.string_at(0)")
+    crashed = await ended_by(pool, await pool.lease(), "import ctypes; ctypes.string_at(0)")
     assert crashed == Exit(ExitReason.CRASH, "the kernel's process crashed with SIGSEGV in native code")
-    left = await ended_by(await pool.lease(), "import os; os._exit(3)")
+    left = await ended_by(pool, await pool.lease(), "import os; os._exit(3)")
     assert left == Exit(ExitReason.CRASH, "the kernel's process ended by itself with exit status 3")
 
 
 async def test_a_container_that_somebody_kills_is_told_to_its_session(pool: Pool, client: aiodocker.Docker) -> None:
     kernel = await pool.lease()
-    running = asyncio.create_task(ended_by(kernel, "import time; time.sleep(60)"))
+    running = asyncio.create_task(ended_by(pool, kernel, "import time; time.sleep(60)"))
     await asyncio.sleep(0.5)
     (container,) = await client.containers.list(filters={"label": [f"omniops.kernel={kernel.id}"]})
     await container.kill()

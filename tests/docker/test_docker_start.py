@@ -19,7 +19,7 @@ from kernel_pool.types import IsolationUnavailable, Limits, PoolConfig
 PROJECT = Path(__file__).parent.parent.parent
 
 #: The first test may have to wait for the image.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 
 
 async def refusal(config: PoolConfig, docker: DockerConfig) -> str:
