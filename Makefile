@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 # Tests that run at once: most of their time they wait, so more than there are cores.
 WORKERS ?= 4
 
-.PHONY: demo test test-failed test-containers test-exactly-once bench lint types check clean
+.PHONY: demo client test test-failed test-containers test-exactly-once bench lint types check clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,12 @@ test-exactly-once: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+# The blocking client, of the asynchronous one.
+client: $(STAMP)
+	$(BIN)/python -m omniops_client.make_sync
+	$(BIN)/ruff check --quiet --fix omniops_client/_sync
+	$(BIN)/ruff format --quiet omniops_client/_sync
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from gateway.client import ClientError, client_for
+from gateway.client import client_for
 from gateway.commands.approvals import app as approvals
 from gateway.commands.approvals import calls
 from gateway.commands.credentials import app as credentials
@@ -21,6 +21,7 @@ from gateway.commands.transcripts import app as transcripts
 from gateway.settings import SettingsError, load_settings
 from gateway.terminal import TurnView
 from gateway.transcripts.errors import TranscriptError
+from omniops_client import OmniopsError
 
 app = typer.Typer(
     help="Sandboxed Jupyter kernels with a shop's tools, and an agent that works in them.",
@@ -106,9 +107,8 @@ def chat(
     """Put a customer's message to the agent of a running gateway, and watch its steps."""
     console = Console()
     view = TurnView(console)
-    body = {"tenant": tenant, "message": question, "session": session, "mode": mode}
     with client_for(data_dir, url, token, silence_s=120) as client:
-        for event in client.events("/v1/chat", {name: value for name, value in body.items() if value is not None}):
+        for event in client.chat.stream(tenant, question, session=session, mode=mode):
             view.show(event)
     if view.session:
         console.print(f"session {view.session}", style="dim", highlight=False)
@@ -196,7 +196,7 @@ def main() -> None:
 
     try:
         app()
-    except (SettingsError, StartError, ClientError, TranscriptError, KernelspecError, KernelPoolError) as error:
+    except (SettingsError, StartError, OmniopsError, TranscriptError, KernelspecError, KernelPoolError) as error:
         print(f"omniops: {error}", file=sys.stderr)
         sys.exit(1)
 

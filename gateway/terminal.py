@@ -13,7 +13,7 @@ from rich.text import Text
 from gateway.transcripts.clean import plain
 from gateway.transcripts.notebook import Node, unquoted
 from gateway.transcripts.store import Summary
-from gateway.types import Event
+from omniops_client import ChatEvent
 
 _CALL_CHARS = 120
 _OUTPUT_CHARS = 4000
@@ -28,7 +28,7 @@ class TurnView:
         #: Why the turn ended; "" while it has not.
         self.reason = ""
 
-    def show(self, event: Event) -> None:
+    def show(self, event: ChatEvent) -> None:
         data = event.data
         match event.kind:
             case "session":

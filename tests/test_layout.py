@@ -7,13 +7,14 @@ from functools import cache
 import grimp
 import pytest
 
-PARTS = ("kernel_pool", "servers", "gateway", "demo")
+PARTS = ("kernel_pool", "servers", "gateway", "demo", "omniops_client")
 
 FORBIDDEN = {
-    "kernel_pool": ("servers", "gateway", "demo"),
-    "servers": ("kernel_pool", "gateway", "demo"),
+    "kernel_pool": ("servers", "gateway", "demo", "omniops_client"),
+    "servers": ("kernel_pool", "gateway", "demo", "omniops_client"),
     "gateway": ("demo",),
     "demo": ("kernel_pool", "gateway"),
+    "omniops_client": ("kernel_pool", "servers", "gateway", "demo"),
 }
 
 #: What runs inside the sandbox may import this of others (beside the standard library), and nothing else of ours.

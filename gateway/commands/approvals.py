@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from gateway.approval_view import show_list, show_one, show_writes
-from gateway.client import GatewayClient, client_for
+from gateway.client import client_for
+from omniops_client import Client
 
 app = typer.Typer(help="Calls that wait for a person, on a running gateway.", no_args_is_help=True)
 calls = typer.Typer(help="Writes that sessions made, on a running gateway.", no_args_is_help=True)
@@ -148,5 +149,5 @@ def _tell(approval: dict[str, Any], as_json: bool) -> None:
         show_one(Console(), approval)
 
 
-def _client(data_dir: Path | None, url: str | None, token: str | None) -> GatewayClient:
+def _client(data_dir: Path | None, url: str | None, token: str | None) -> Client:
     return client_for(data_dir, url, token, silence_s=120)

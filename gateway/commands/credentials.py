@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.client import GatewayClient, client_for
+from gateway.client import client_for
 from gateway.credentials.sealing import key_text, new_key
+from omniops_client import Client
 
 app = typer.Typer(help="Tenants' credentials, on a running gateway: encrypted, never shown.", no_args_is_help=True)
 
@@ -131,7 +132,7 @@ def show_log(
     Console().print(table)
 
 
-def _client(data_dir: Path | None, url: str | None, token: str | None) -> GatewayClient:
+def _client(data_dir: Path | None, url: str | None, token: str | None) -> Client:
     return client_for(data_dir, url, token, silence_s=60)
 
 

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.client import ClientError, GatewayClient, address_of, client_for
+from gateway.client import address_of, client_for
 from gateway.commands.credentials import DataDirOption, TokenOption, UrlOption, person
 from gateway.commands.tools import app as tools
 from gateway.settings import load_settings
+from omniops_client import Client, OmniopsError
 from servers.tool import Effect
 
 app = typer.Typer(help="MCP servers of a running gateway, and the gateway as one.", no_args_is_help=True)
@@ -170,7 +171,7 @@ def _of(tenant: str | None) -> dict[str, str] | None:
     return {"tenant": tenant} if tenant else None
 
 
-def _client(data_dir: Path | None, url: str | None, token: str | None) -> GatewayClient:
+def _client(data_dir: Path | None, url: str | None, token: str | None) -> Client:
     return client_for(data_dir, url, token, silence_s=_SILENCE_S)
 
 
@@ -188,4 +189,4 @@ def serve(data_dir: DataDirOption = None, url: UrlOption = None, token: TokenOpt
     try:
         asyncio.run(serve_stdio(where, key, settings.mcp_server, silence_s=settings.cell.deadline_s + _SILENCE_S))
     except ApiError as error:
-        raise ClientError(str(error)) from None
+        raise OmniopsError(str(error)) from None

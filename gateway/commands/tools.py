@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.client import GatewayClient, client_for
+from gateway.client import client_for
 from gateway.commands.credentials import DataDirOption, TokenOption, UrlOption
 from gateway.commands.new_server import ServerExists, make_server
 from gateway.settings import load_settings
+from omniops_client import Client
 from servers.checking import closest
 from servers.errors import ToolNotFound
 from servers.finding.finder import Finders
@@ -184,8 +185,8 @@ def _check_server(registry: Registry, server: str | None) -> None:
         _stop(f"There is no server {server!r}. " + (f"Did you mean {likely}?" if likely else ""))
 
 
-def _pages(client: GatewayClient, asked: dict[str, str]) -> list[dict[str, Any]]:
-    """All of a list. Raises ClientError."""
+def _pages(client: Client, asked: dict[str, str]) -> list[dict[str, Any]]:
+    """All of a list. Raises OmniopsError."""
     found: list[dict[str, Any]] = []
     after = ""
     while after is not None:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from gateway.client import GatewayClient, client_for
+from gateway.client import client_for
 from gateway.data_dir import DataDir
 from gateway.settings import load_settings
 from gateway.terminal import show_found, show_notebook, show_summaries
@@ -24,6 +24,7 @@ from gateway.transcripts.files import write_atomically
 from gateway.transcripts.redaction import Redaction
 from gateway.transcripts.store import Form, TranscriptStore, parse_notebook
 from gateway.transcripts.verify import verify as verify_files
+from omniops_client import Client
 
 app = typer.Typer(help="What happened: list, search, read, verify.", no_args_is_help=True)
 
@@ -131,7 +132,7 @@ def _online(
         return [client.get(f"/v1/transcripts/{quote(each, safe='')}/verification") for each in ids]
 
 
-def _all_ids(client: GatewayClient, tenant: str | None) -> list[str]:
+def _all_ids(client: Client, tenant: str | None) -> list[str]:
     ids: list[str] = []
     narrow = {"tenant": tenant} if tenant else {}
     while True:

@@ -19,7 +19,7 @@ from own_database import own_database
 from typer.testing import CliRunner
 
 from gateway.cli import app
-from gateway.client import ClientError
+from omniops_client import OmniopsError
 from servers.registry import load_registry
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ class Reader:
             assert program == "omniops"
             try:
                 done = CliRunner(env=self.env).invoke(app, arguments, catch_exceptions=False)
-            except ClientError as error:  # `main` prints it
+            except OmniopsError as error:  # `main` prints it
                 if not status:
                     raise
                 return f"{printed}{error}"
