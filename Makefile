@@ -41,7 +41,7 @@ bench: $(STAMP)
 
 # The blocking client, of the asynchronous one.
 client: $(STAMP)
-	$(BIN)/python -m omniops_client.make_sync
+	$(BIN)/python -P omniops_client/make_sync.py
 	$(BIN)/ruff check --quiet --fix omniops_client/_sync
 	$(BIN)/ruff format --quiet omniops_client/_sync
 

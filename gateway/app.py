@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
@@ -13,12 +14,14 @@ from gateway.completions.errors import OpenAiErrorFormat
 from gateway.jupyter import documents
 from gateway.jupyter import routes as jupyter
 from gateway.jupyter import socket as channels
+from gateway.openapi import TAGS, describe, operation_id
 from gateway.operations.entrance import Entrance
 from gateway.routes import (
     approvals,
     chat,
     completions,
     credentials,
+    files,
     mcp,
     mcp_servers,
     operations,
@@ -59,16 +62,25 @@ def create_app(gateway: Gateway) -> FastAPI:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        openapi_tags=TAGS,
+        generate_unique_id_function=operation_id,
         dependencies=[Depends(enforce)],
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it would record addresses with tokens
     )
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
     app.entrance = Entrance(super(_Application, app).__call__, gateway)
     app.state.gateway = gateway
     app.state.jupyter = gateway.jupyter
     install(app)
-    server = gateway.settings.server
-    app.add_middleware(BodyLimit, max_bytes=server.max_request_mb * 2**20, time_s=server.body_s)
-    for part in (sessions, chat, completions, approvals, transcripts, operations, credentials, mcp, mcp_servers, tools):
+    settings = gateway.settings
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.server.max_request_mb * 2**20,
+        max_file_bytes=settings.files.largest_mb * 2**20,
+        time_s=settings.server.body_s,
+    )
+    parts = (sessions, files, chat, completions, approvals, transcripts, operations, credentials, mcp, mcp_servers, tools)
+    for part in parts:
         app.include_router(part.router)
     for ours in (jupyter, documents, channels):
         app.include_router(ours.router)

@@ -222,6 +222,7 @@ async def _start(
         transcripts=transcripts,
         head=index.head,
         settings=settings.cell,
+        files=settings.files,
         profile_for=partial(profile_for, settings),
         checks=CellChecks(checker, catalogue),
         redact=scrubber.known,

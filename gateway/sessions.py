@@ -24,9 +24,10 @@ from gateway.saving import flush, save, settle
 from gateway.session_book import SessionBook
 from gateway.session_control import CellControl, unless_cancelled
 from gateway.session_errors import BadCell, KeyReused, NotSaved, SessionBusy, SessionEnded
+from gateway.session_files import SessionFiles
 from gateway.session_requests import SessionRequests
 from gateway.session_rows import AskedUnder, CellRow, RunningCell, SessionInfo, SessionRows
-from gateway.settings import CellSettings
+from gateway.settings import CellSettings, FileSettings
 from gateway.transcripts.clean import clean_text
 from gateway.transcripts.notebook import Entry
 from gateway.transcripts.record import Head
@@ -58,6 +59,7 @@ class Sessions:
         transcripts: TranscriptStore,
         head: Callable[[str], Awaitable[Head | None]],
         settings: CellSettings,
+        files: FileSettings,
         profile_for: Callable[[Role], str],
         checks: CellChecks,
         redact: Callable[[str], str] = str,
@@ -83,6 +85,7 @@ class Sessions:
         self.ran = self._runner.ran
         self._tasks: set[asyncio.Task[Any]] = set()
         #: For Jupyter's clients; whom to tell of kernels; whether a session that runs nothing is in use all the same.
+        self.files = SessionFiles(self._book, self._kernels, files)
         self.requests = SessionRequests(self._book, self._kernels, self._runner, pool, broker, self._queue, rows)
         self.told = self._kernels.told
         self.in_use: Callable[[str], bool] = lambda session: False

@@ -24,7 +24,7 @@ from .settings_errors import explain, explain_json, explain_variables
 from .settings_front import ChatApiSettings, McpServerSettings
 from .settings_group import Group
 from .settings_jupyter import JupyterSettings
-from .settings_kernels import CellSettings, CheckSettings, DockerSettings, PoolSettings, ProfileSettings
+from .settings_kernels import CellSettings, CheckSettings, DockerSettings, FileSettings, PoolSettings, ProfileSettings
 from .settings_operations import MetricsSettings, ReadySettings
 from .settings_tenants import ShopSettings, SupabaseSettings, TenantSettings
 from .settings_transcripts import TranscriptSettings
@@ -42,6 +42,7 @@ __all__ = [
     "CredentialSettings",
     "DatabaseSettings",
     "DockerSettings",
+    "FileSettings",
     "JupyterSettings",
     "McpServerSettings",
     "McpSettings",
@@ -154,6 +155,7 @@ class Settings(BaseSettings):
     pool: PoolSettings = PoolSettings()
     docker: DockerSettings = DockerSettings()
     cell: CellSettings = CellSettings()
+    files: FileSettings = FileSettings()
     jupyter: JupyterSettings = JupyterSettings()
     check: CheckSettings = CheckSettings()
     broker: BrokerSettings = BrokerSettings()

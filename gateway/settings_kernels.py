@@ -107,6 +107,15 @@ class CellSettings(Group):
     idle_s: float = Field(1800.0, gt=0, description="After this time without a cell a session's kernel is taken.")
 
 
+class FileSettings(Group):
+    largest_mb: int = Field(
+        512, gt=0, description="Largest file that is put into a session's work folder, or had from it, MiB."
+    )
+    patience_s: float = Field(
+        30.0, gt=0, description="Time that a kernel gets to answer about one piece of a file (1 MiB)."
+    )
+
+
 class CheckSettings(Group):
     mode: Literal["off", "advise", "enforce"] = Field(
         "enforce",

@@ -227,6 +227,7 @@ class Channels:
         content: Mapping[str, Json],
         *,
         beside: Callable[[Incoming], None] | None = None,
+        buffers: Sequence[bytes] = (),
     ) -> Message:
         """Send a request and wait for its reply; `beside` gets what answers it on iopub.
 
@@ -243,7 +244,7 @@ class Channels:
                 beside(incoming)
 
         with self.listening(msg_id := self.new_id(), Listener(receive)):
-            self.send(channel, msg_type, content, msg_id=msg_id)
+            self.send(channel, msg_type, content, msg_id=msg_id, buffers=buffers)
             await asyncio.wait((reply, self.closed), return_when=asyncio.FIRST_COMPLETED)
         if not reply.done():
             raise KernelPoolError(f"no reply to {msg_type}: {self.closed.result()}")

@@ -35,6 +35,9 @@ _LONGEST_PAUSE_S = 60.0
 _FIRST_PAUSE_S = 0.25
 _MOST_PAUSE_S = 8.0
 
+#: Bytes of a file that are read at once.
+PIECE = 256 * 1024
+
 EVENT_STREAM = "text/event-stream"
 
 

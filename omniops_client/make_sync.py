@@ -1,7 +1,7 @@
 """Make `_sync` of `_async`: the blocking client is the asynchronous one without its `async` and `await`.
 
-`python -m omniops_client.make_sync` writes the folder; a test holds that it is up to date. Needs `unasync`, for
-developers.
+`make client` runs this file, without the package, which needs `_sync`; a test holds that it is up to date. Needs
+`unasync`, which developers have.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ _NAMES = {
     **{f"Async{name}": name for name in ("BaseTransport", "Client", "Http", "Retrying", "Session", "Sessions")},
     **{f"Async{name}": name for name in ("Approvals", "Chat", "Files", "Tools", "Transcripts")},
     "_async": "_sync",
+    # a file, and the blocking way to open one
+    "anyio": "io",
+    "open_file": "open",
     "aclose": "close",
     "aiter_bytes": "iter_bytes",
     "aiter_sse": "iter_sse",

@@ -94,6 +94,23 @@ def restore(session: str) -> Request[list[types.CellResult]]:
     return Request("POST", _session(session, "restore"), list[types.CellResult], silence_s=0)
 
 
+def list_files(session: str, path: str, after: str) -> Request[types.FilePage]:
+    return _get(_session(session, "files"), types.FilePage, path=path or None, after=after or None)
+
+
+def read_file(session: str, path: str, first: int) -> Request[bytes]:
+    headers = {"Range": f"bytes={first}-"} if first else {}
+    return Request("GET", _file(session, path), bytes, headers=headers, repeatable=True)
+
+
+def write_file(session: str, path: str) -> Request[types.File]:
+    return Request("PUT", _file(session, path), types.File)
+
+
+def delete_file(session: str, path: str) -> Request[None]:
+    return Request("DELETE", _file(session, path), type(None))
+
+
 # -- people --
 
 
@@ -207,13 +224,17 @@ def given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _get(path: str, answer: type[T], silence_s: float | None = None, **params: object) -> Request[T]:
+def _get(route: str, answer: type[T], /, silence_s: float | None = None, **params: object) -> Request[T]:
     texts = {name: str(value) for name, value in given(**params).items()}
-    return Request("GET", path, answer, params=texts, repeatable=True, silence_s=silence_s)
+    return Request("GET", route, answer, params=texts, repeatable=True, silence_s=silence_s)
 
 
 def _session(session: str, *more: str) -> str:
     return _path("sessions", session, *more)
+
+
+def _file(session: str, path: str) -> str:
+    return f"{_session(session, 'files')}/{quote(path)}"
 
 
 def _path(*parts: str) -> str:

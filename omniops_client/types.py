@@ -173,6 +173,11 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     modified: datetime
 
 
+class FilePage(msgspec.Struct, frozen=True, kw_only=True):
+    files: tuple[File, ...]
+    next: str | None
+
+
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """What a call would do. All texts are one line each, and may be strangers' words."""
 

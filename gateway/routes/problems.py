@@ -29,7 +29,9 @@ from gateway.session_errors import (
     SessionError,
     SessionNotFound,
 )
+from gateway.session_files import FileError
 from gateway.transcripts.store import RecordDamaged, TranscriptError
+from kernel_pool.files import FilesSilent
 from kernel_pool.types import BadInjection, KernelPoolError, QuotaExceeded, UnknownProfile
 from servers.errors import ToolError
 
@@ -62,6 +64,9 @@ def problem_of(error: Exception) -> Problem:
     match error:
         case ProblemError():
             return error.problem
+        case FilesSilent():
+            hint = "A cell may keep the kernel busy, or have changed the file: try again, or interrupt the cell."
+            return Problem(status=503, code="kernel_silent", message=str(error), hint=hint)
         case SessionError():
             return Problem(status=_session_status(error), code=error.code, message=str(error), hint=error.hint)
         case ApprovalError():
@@ -141,7 +146,13 @@ def described(*statuses: int) -> dict[int | str, dict[str, object]]:
     }
 
 
+#: By code, where it is another than 409.
+_FILE_STATUS = {"file_not_found": 404, "bad_path": 422, "file_too_large": 413, "work_folder_full": 413}
+
+
 def _session_status(error: SessionError) -> int:
+    if isinstance(error, FileError):
+        return _FILE_STATUS.get(error.code, 409)
     if isinstance(error, NotSaved):
         return 507 if error.full else 503
     statuses: list[tuple[type[SessionError], int]] = [

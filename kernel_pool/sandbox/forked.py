@@ -24,6 +24,7 @@ from ipykernel.ipkernel import IPythonKernel
 from tornado import ioloop
 from traitlets import Type
 
+from .files import files_handler
 from .iopub import IOPub, flush_standard_streams
 from .session import KernelSession, interrupt_cell
 from .shell import Shell
@@ -101,6 +102,7 @@ class ForkedKernel(IPythonKernel):
         self._shell_inbox = Inbox(self.shell_socket, self._on_shell)
         self._shell_inbox.listen(self._loop)
         self.control_handlers["resume_request"] = self.resume_request
+        self.control_handlers["files_request"] = files_handler(self.session, os.getcwd())
         self._control_inbox = Inbox(self.control_socket, self._on_control)
         self._control_inbox.listen(self.control_thread.io_loop.asyncio_loop)
         self._publish_status("starting", "shell")
@@ -287,6 +289,10 @@ class ForkedKernel(IPythonKernel):
         return set()
 
     async def _handle_control(self, request: Request) -> None:
+        if request[1]["msg_type"] == "files_request":  # many, and nobody's business
+            await self._call(self.control_handlers, self.control_socket, request)
+            self._control_inbox.drain()
+            return
         self.set_parent(*request, channel="control")
         # The interrupt comes first: publishing may have to wait for a cell that floods the reader.
         urgent = request[1]["msg_type"] == "interrupt_request"

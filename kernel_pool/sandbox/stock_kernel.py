@@ -26,6 +26,7 @@ from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 
 from . import fresh
+from .files import files_handler
 from .spec import CHANNELS
 
 #: What a stock kernel loads while it starts, and with its first cell or breakpoint.
@@ -130,4 +131,5 @@ class StockKernel:
             setattr(app, f"{channel}_port", port)
         app.session.key = key
         app.initialize([])
+        app.kernel.control_handlers["files_request"] = files_handler(app.session, os.getcwd())
         return app

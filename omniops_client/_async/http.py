@@ -52,6 +52,24 @@ class AsyncHttp:
             answer = await self._http.request(request.method, request.path, timeout=timeout, **core.content_of(request))
         return core.read(request, answer.status_code, answer.headers, answer.content, url)
 
+    async def upload(self, request: Request[T], content: bytes | AsyncIterator[bytes]) -> T:
+        """Send a body as it comes, once. Raises OmniopsError."""
+        url, told = self.options.url, core.content_of(request)
+        told["content"] = content
+        with core.problems(url):
+            answer = await self._http.request(request.method, request.path, **told)
+        return core.read(request, answer.status_code, answer.headers, answer.content, url)
+
+    async def download(self, request: Request[bytes]) -> AsyncIterator[bytes]:
+        """An answer by pieces. Raises OmniopsError."""
+        url, told = self.options.url, core.content_of(request)
+        with core.problems(url):
+            async with self._http.stream(request.method, request.path, **told) as answer:
+                if answer.status_code >= 300:
+                    core.read(request, answer.status_code, answer.headers, await answer.aread(), url)
+                async for piece in answer.aiter_bytes():
+                    yield piece
+
     @asynccontextmanager
     async def events(
         self, request: Request[T], silence_s: float | None = 60.0

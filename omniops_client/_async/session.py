@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 
 from omniops_client import core, requests
+from omniops_client._async.files import AsyncFiles
 from omniops_client._async.http import AsyncHttp
 from omniops_client.errors import OmniopsError
 from omniops_client.requests import Request
@@ -20,6 +21,8 @@ class AsyncSession:
         self._http = http
         #: As the gateway saw it last.
         self.info = info
+        #: Its work folder.
+        self.files = AsyncFiles(http, info.id)
 
     @property
     def id(self) -> str:

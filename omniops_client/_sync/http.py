@@ -53,6 +53,24 @@ class Http:
             answer = self._http.request(request.method, request.path, timeout=timeout, **core.content_of(request))
         return core.read(request, answer.status_code, answer.headers, answer.content, url)
 
+    def upload(self, request: Request[T], content: bytes | Iterator[bytes]) -> T:
+        """Send a body as it comes, once. Raises OmniopsError."""
+        url, told = self.options.url, core.content_of(request)
+        told["content"] = content
+        with core.problems(url):
+            answer = self._http.request(request.method, request.path, **told)
+        return core.read(request, answer.status_code, answer.headers, answer.content, url)
+
+    def download(self, request: Request[bytes]) -> Iterator[bytes]:
+        """An answer by pieces. Raises OmniopsError."""
+        url, told = self.options.url, core.content_of(request)
+        with core.problems(url):
+            with self._http.stream(request.method, request.path, **told) as answer:
+                if answer.status_code >= 300:
+                    core.read(request, answer.status_code, answer.headers, answer.read(), url)
+                for piece in answer.iter_bytes():
+                    yield piece
+
     @contextmanager
     def events(self, request: Request[T], silence_s: float | None = 60.0) -> Iterator[Iterator[ServerSentEvent]]:
         """The events of one attempt. Raises OmniopsError, also while they are read."""

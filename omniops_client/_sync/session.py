@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from omniops_client import core, requests
+from omniops_client._sync.files import Files
 from omniops_client._sync.http import Http
 from omniops_client.errors import OmniopsError
 from omniops_client.requests import Request
@@ -21,6 +22,8 @@ class Session:
         self._http = http
         #: As the gateway saw it last.
         self.info = info
+        #: Its work folder.
+        self.files = Files(http, info.id)
 
     @property
     def id(self) -> str:

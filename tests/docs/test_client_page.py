@@ -24,9 +24,10 @@ def gateway(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_the_examples_run(
-    gateway: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    gateway: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url, token = gateway
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMNIOPS_CLIENT__URL", url)
     monkeypatch.setenv("OMNIOPS_CLIENT__TOKEN", token)
     text = PAGE.read_text()

@@ -1,0 +1,51 @@
+"""The description of all routes, as programs read it and as `/v1/docs` shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from gateway.routes.problems import MEDIA_TYPE
+
+#: In the order in which the page shows them.
+TAGS = [
+    {"name": "sessions", "description": "Sessions and their cells: run, follow, cancel, restart, restore."},
+    {"name": "files", "description": "The work folder of a session."},
+    {"name": "chat", "description": "The agent, and its conversations."},
+    {"name": "approvals", "description": "Calls that wait for a person; what was done, and taking it back."},
+    {"name": "transcripts", "description": "What happened: search, read, verify, replay, erase."},
+    {"name": "tools", "description": "What cells can call."},
+]
+_TOKEN = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An access token; `omniops serve` prints the server's own at start.",
+}
+
+
+def operation_id(route: APIRoute) -> str:
+    """`sessions_run_cell`: what generated clients name their functions by."""
+    tag = str(route.tags[0]).lower().replace(" ", "_") if route.tags else "gateway"
+    return f"{tag}_{route.name}"
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of the application: as FastAPI makes it, with problems and tokens as they are."""
+    document = FastAPI.openapi(app)
+    document["components"].setdefault("securitySchemes", {})["token"] = _TOKEN
+    document["security"] = [{"token": []}]
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for response in operation["responses"].values():
+                _as_problem(response.get("content", {}))
+            if "401" not in operation["responses"]:
+                operation["security"] = []
+    return document
+
+
+def _as_problem(content: dict[str, Any]) -> None:
+    """FastAPI has the model of an error as plain JSON, which no route answers errors with."""
+    if MEDIA_TYPE in content and not content[MEDIA_TYPE]:
+        content[MEDIA_TYPE] = content.pop("application/json")
