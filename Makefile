@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 # Tests that run at once: most of their time they wait, so more than there are cores.
 WORKERS ?= 4
 
-.PHONY: demo client test test-failed test-containers test-exactly-once bench lint types check clean
+.PHONY: demo client test test-failed test-containers test-exactly-once bench fuzz lint types check clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,10 @@ test-containers: $(STAMP)
 test-exactly-once: $(STAMP)
 	EXACTLY_ONCE=all $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/gateway/test_once_every_task.py
 	$(if $(filter no,$(KILLS)),,EXACTLY_ONCE=all $(BIN)/python -m pytest tests/gateway/test_once_processes.py)
+
+# Every route with much more input than `make test` tries.
+fuzz: $(STAMP)
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(BIN)/python -m pytest --timeout 7200 tests/gateway/test_openapi_fuzz.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))

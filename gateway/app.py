@@ -79,7 +79,19 @@ def create_app(gateway: Gateway) -> FastAPI:
         max_file_bytes=settings.files.largest_mb * 2**20,
         time_s=settings.server.body_s,
     )
-    parts = (sessions, files, chat, completions, approvals, transcripts, operations, credentials, mcp, mcp_servers, tools)
+    parts = (
+        sessions,
+        files,
+        chat,
+        completions,
+        approvals,
+        transcripts,
+        operations,
+        credentials,
+        mcp,
+        mcp_servers,
+        tools,
+    )
     for part in parts:
         app.include_router(part.router)
     for ours in (jupyter, documents, channels):

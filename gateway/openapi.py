@@ -23,6 +23,16 @@ _TOKEN = {
     "scheme": "bearer",
     "description": "An access token; `omniops serve` prints the server's own at start.",
 }
+_EVENT = {
+    "type": "object",
+    "description": "One event of a stream; the route says which there are.",
+    "properties": {
+        "event": {"type": "string", "description": "Its kind."},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "id": {"type": "string", "description": "For `Last-Event-ID`, where a lost stream can be taken up."},
+    },
+    "required": ["data"],
+}
 
 
 def operation_id(route: APIRoute) -> str:
@@ -35,11 +45,15 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document of the application: as FastAPI makes it, with problems and tokens as they are."""
     document = FastAPI.openapi(app)
     document["components"].setdefault("securitySchemes", {})["token"] = _TOKEN
+    document["components"]["schemas"]["ServerSentEvent"] = _EVENT
     document["security"] = [{"token": []}]
     for methods in document["paths"].values():
         for operation in methods.values():
             for response in operation["responses"].values():
-                _as_problem(response.get("content", {}))
+                content = response.get("content", {})
+                _as_problem(content)
+                if "text/event-stream" in content:
+                    content["text/event-stream"] = {"schema": {"$ref": "#/components/schemas/ServerSentEvent"}}
             if "401" not in operation["responses"]:
                 operation["security"] = []
     return document

@@ -139,7 +139,7 @@ def install(app: FastAPI) -> None:
 
 def described(*statuses: int) -> dict[int | str, dict[str, object]]:
     """For OpenAPI: the problems that a route answers with, beside those of every route."""
-    all_routes = (401, 413, 422, 500)
+    all_routes = (400, 401, 408, 413, 422, 429, 500, 503)
     return {
         status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {}}}
         for status in sorted({*statuses, *all_routes})
