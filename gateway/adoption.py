@@ -13,6 +13,7 @@ from gateway.cell_run import OutputStream
 from gateway.cell_runner import CellRunner
 from gateway.live_session import LiveSession
 from gateway.session_rows import RunningCell, SessionInfo, SessionRows
+from gateway.tracing import within
 from gateway.transcripts.store import NAME
 from gateway.types import CellRun
 from kernel_pool.pool import Kernel, Pool
@@ -73,7 +74,8 @@ async def _adopt(
     await rows.abandon(info.id, but=running.id if running else "")
     if running is not None:
         # before the socket is there: a call that waits for it belongs to this cell
-        await broker.begin_cell(info.id, running.id, resume=True, deadline_s=running.left_s)
+        with within(running.trace):
+            await broker.begin_cell(info.id, running.id, resume=True, deadline_s=running.left_s)
     if not kernel.exited.done():  # else it died while no gateway was there, and its session is to know of what
         await broker.arm(kernel.broker_path, live.grant)
     live.kernel, live.lost = kernel, ""

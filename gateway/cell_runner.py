@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 
 from structlog.contextvars import bind_contextvars
@@ -19,6 +21,7 @@ from gateway.live_session import LiveSession, SessionKernels
 from gateway.saving import flush, save, save_soon, settle
 from gateway.session_errors import SessionLost
 from gateway.session_rows import CellRow, RunningCell, SessionRows
+from gateway.tracing import Span, span
 from gateway.types import CallRecord, CellRun, Grant
 from kernel_pool.channels import Request
 from kernel_pool.pool import Kernel
@@ -80,12 +83,13 @@ class CellRunner:
         if known is not None and known.stopped:
             return await self._stop(live, cell, known, stream)
         msg_id = uuid.uuid4().hex
-        if not replay:
-            await self._rows.begin_cell(session, cell, msg_id, deadline_s)
-        await self._broker.begin_cell(session, cell.id, replay=replay, deadline_s=deadline_s)
-        result = execute_cell(kernel, cell.code, cell.id, msg_id, deadline_s, stream)
-        later = check.after if check is not None and known is None else None
-        return await self._to_its_end(live, cell, msg_id, result, stream, known, later)
+        with _traced(live, cell) as made:
+            if not replay:
+                await self._rows.begin_cell(session, cell, msg_id, deadline_s, trace=made.note)
+            await self._broker.begin_cell(session, cell.id, replay=replay, deadline_s=deadline_s)
+            result = execute_cell(kernel, cell.code, cell.id, msg_id, deadline_s, stream)
+            later = check.after if check is not None and known is None else None
+            return _ended(made, await self._to_its_end(live, cell, msg_id, result, stream, known, later))
 
     async def run_request(self, live: LiveSession, cell: CellRow, request: Request, deadline_s: float) -> CellRun:
         """A Jupyter client's execute_request as a cell: unchecked, and without an envelope, which is for models.
@@ -98,16 +102,19 @@ class CellRunner:
         _bind(live, cell)
         await flush(live, _UNSAVED)
         await settle(live)
-        await self._rows.begin_cell(session, cell, request.msg_id, deadline_s)
-        await self._broker.begin_cell(session, cell.id, deadline_s=deadline_s)
-        result = execute_request(kernel, cell.code, request, deadline_s)
-        return await self._to_its_end(live, cell, request.msg_id, result, self.stream(), told=False)
+        with _traced(live, cell) as made:
+            await self._rows.begin_cell(session, cell, request.msg_id, deadline_s, trace=made.note)
+            await self._broker.begin_cell(session, cell.id, deadline_s=deadline_s)
+            result = execute_request(kernel, cell.code, request, deadline_s)
+            stream = self.stream()
+            return _ended(made, await self._to_its_end(live, cell, request.msg_id, result, stream, told=False))
 
     async def resume(self, live: LiveSession, cell: RunningCell, stream: OutputStream) -> CellRun:
         """The rest of a cell that runs in an adopted kernel, its calls allowed already. Raises SessionLost."""
         _bind(live, cell)
-        result = resume_cell(_kernel_of(live), cell, stream)
-        return await self._to_its_end(live, cell, cell.msg_id, result, stream)
+        with _traced(live, cell, cell.trace, cell.started) as made:
+            result = resume_cell(_kernel_of(live), cell, stream)
+            return _ended(made, await self._to_its_end(live, cell, cell.msg_id, result, stream))
 
     async def _to_its_end(
         self,
@@ -211,6 +218,21 @@ class CellRunner:
 def _bind(live: LiveSession, cell: CellRow) -> None:
     """What this task logs from now on says which cell it is about; its tool calls do so as well."""
     bind_contextvars(session=live.grant.session, tenant=live.grant.tenant, cell=cell.id)
+
+
+@contextmanager
+def _traced(live: LiveSession, cell: CellRow, note: str = "", started: datetime | None = None) -> Iterator[Span]:
+    with span("cell", note=note, started=started) as made:
+        grant = live.grant
+        made.set(omniops__session=grant.session, omniops__tenant=grant.tenant, omniops__cell=cell.id)
+        yield made
+
+
+def _ended(made: Span, run: CellRun) -> CellRun:
+    made.set(omniops__status=run.result.status)
+    if run.result.status not in ("ok", "paused"):
+        made.failed()
+    return run
 
 
 def _kernel_of(live: LiveSession) -> Kernel:

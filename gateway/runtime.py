@@ -52,6 +52,7 @@ from gateway.observed_shapes import ObservedShapes
 from gateway.operations import lag
 from gateway.operations.draining import Drain
 from gateway.operations.metrics import Metrics
+from gateway.operations.outward import open_tracer, upstream_hooks
 from gateway.operations.readiness import Readiness, readiness_of
 from gateway.postgres import EmbeddedPostgres, PostgresConfig, PostgresError
 from gateway.profiles import profile_for
@@ -61,6 +62,7 @@ from gateway.settings import Settings
 from gateway.start_error import StartError
 from gateway.tokens import prepare
 from gateway.tool_catalogue import Catalogue
+from gateway.tracing import Tracer, tracing_by
 from gateway.transcripts.erasure import Eraser
 from gateway.transcripts.index import Index
 from gateway.transcripts.redaction import Redaction
@@ -114,6 +116,8 @@ class Gateway:
     readiness: Readiness
     drain: Drain
     mcp_front: McpFront
+    #: None: tracing is off.
+    tracer: Tracer | None
     started: datetime
     #: One line for people.
     isolation: str
@@ -183,7 +187,8 @@ async def _start(
     database = Database(url, settings.database)
     await database.open()
     stack.push_async_callback(database.close)
-    http = await stack.enter_async_context(httpx.AsyncClient())
+    tracer = await stack.enter_async_context(open_tracer(settings.tracing))
+    http = await stack.enter_async_context(httpx.AsyncClient(event_hooks=upstream_hooks(settings.tracing)))
     embedder = MiniLm()
     secrets = Secrets([token, *(secret for each in mcp_configs for secret in each.secrets)])
     vault = Vault(CredentialRows(database), Keys(settings.credentials, data_dir.path), settings.credentials, secrets)
@@ -232,7 +237,8 @@ async def _start(
     jupyter = JupyterKernels(JupyterRows(database), sessions, settings, profile_for(settings, "analyst"))
     stack.push_async_callback(jupyter.close)
     async with jupyter.adopting():
-        await sessions.adopt()
+        with tracing_by(tracer):
+            await sessions.adopt()
     steps = DirectSteps(sessions, broker)
     resumer = Resumer(
         DueRows(database), settings.approvals, sessions=sessions, run_step=steps.again, here=lambda: sessions.here
@@ -302,6 +308,7 @@ async def _start(
         readiness=readiness_of(settings.ready, database, pool, drain, data_dir.path, folder),
         drain=drain,
         mcp_front=mcp_front,
+        tracer=tracer,
         started=datetime.now(UTC),
         isolation=isolation,
     )

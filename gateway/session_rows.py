@@ -63,6 +63,8 @@ class RunningCell(CellRow, frozen=True, kw_only=True):
     #: By which its kernel knows it.
     msg_id: str
     started: datetime
+    #: By which its span is gone on with; "" for none.
+    trace: str = ""
     #: Seconds that it may take, and what is left of them.
     allowed_s: float
     left_s: float
@@ -74,11 +76,11 @@ _LAZILY = "lazily AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off'
 
 _BEGIN_CELL = f"""
     WITH {_LAZILY}, forgotten AS (DELETE FROM request WHERE session = %(session)s AND cell = %(id)s)
-    INSERT INTO cell (session, id, index, code, status, msg_id, started, deadline)
-    SELECT %(session)s, %(id)s, %(index)s, %(code)s, 'running', %(msg_id)s, now(),
+    INSERT INTO cell (session, id, index, code, status, msg_id, trace, started, deadline)
+    SELECT %(session)s, %(id)s, %(index)s, %(code)s, 'running', %(msg_id)s, %(trace)s, now(),
            now() + make_interval(secs => %(deadline_s)s) FROM lazily
     ON CONFLICT (session, id) DO UPDATE SET status = 'running', stopped = false, started = now(), ended = NULL,
-           msg_id = %(msg_id)s, deadline = now() + make_interval(secs => %(deadline_s)s)
+           msg_id = %(msg_id)s, trace = %(trace)s, deadline = now() + make_interval(secs => %(deadline_s)s)
 """  # noqa: S608 - put together from constants
 
 _END_CELL = f"""
@@ -100,7 +102,7 @@ _ABANDON = """
 """
 
 _RUNNING = """
-    SELECT id, index, code, status, msg_id, started,
+    SELECT id, index, code, status, msg_id, trace, started,
            extract(epoch FROM deadline - started)::float8 AS allowed_s,
            greatest(0, extract(epoch FROM deadline - now()))::float8 AS left_s
     FROM cell WHERE session = %s AND status = 'running' AND msg_id <> '' ORDER BY started DESC LIMIT 1
@@ -229,7 +231,7 @@ class SessionRows:
         )
         return None if row is None else msgspec.convert(row, CellRow)
 
-    async def begin_cell(self, session: str, cell: CellRow, msg_id: str, deadline_s: float) -> None:
+    async def begin_cell(self, session: str, cell: CellRow, msg_id: str, deadline_s: float, *, trace: str = "") -> None:
         """Insert the cell, or set an earlier one running again; what its last run called is not this one's."""
         await self._database.execute(
             _BEGIN_CELL,
@@ -239,6 +241,7 @@ class SessionRows:
                 "index": cell.index,
                 "code": cell.code,
                 "msg_id": msg_id,
+                "trace": trace,
                 "deadline_s": deadline_s,
             },
         )

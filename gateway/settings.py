@@ -25,7 +25,7 @@ from .settings_front import ChatApiSettings, McpServerSettings
 from .settings_group import Group
 from .settings_jupyter import JupyterSettings
 from .settings_kernels import CellSettings, CheckSettings, DockerSettings, FileSettings, PoolSettings, ProfileSettings
-from .settings_operations import MetricsSettings, ReadySettings
+from .settings_operations import MetricsSettings, ReadySettings, TracingSettings
 from .settings_tenants import ShopSettings, SupabaseSettings, TenantSettings
 from .settings_transcripts import TranscriptSettings
 
@@ -58,6 +58,7 @@ __all__ = [
     "ShopSettings",
     "SupabaseSettings",
     "TenantSettings",
+    "TracingSettings",
     "TranscriptSettings",
     "WriteCaps",
     "load_settings",
@@ -167,6 +168,7 @@ class Settings(BaseSettings):
     mcp: McpSettings = McpSettings()
     metrics: MetricsSettings = MetricsSettings()
     ready: ReadySettings = ReadySettings()
+    tracing: TracingSettings = TracingSettings()
     model: ModelSettings = ModelSettings()
     agent: AgentSettings = AgentSettings()
     chat_api: ChatApiSettings = ChatApiSettings()

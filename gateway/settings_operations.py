@@ -1,8 +1,10 @@
-"""Settings for those who run the gateway: who reads metrics, when it is ready."""
+"""Settings for those who run the gateway: who reads metrics, when it is ready, where traces go."""
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import Annotated
+
+from pydantic import Field, HttpUrl, SecretStr
 
 from .settings_group import Group
 
@@ -22,3 +24,17 @@ class ReadySettings(Group):
     timeout_s: float = Field(2.0, gt=0, description="Time for one condition of `/readyz`; then it does not hold.")
     again_s: float = Field(1.0, ge=0, description="How long an answer holds: more questions in that time cost nothing.")
     free_mb: int = Field(64, ge=0, description="Least free space in the data folder, and in the runtime folder, MiB.")
+
+
+class TracingSettings(Group):
+    endpoint: HttpUrl | None = Field(
+        None,
+        description="Where OpenTelemetry traces go by OTLP over HTTP, `http://.../v1/traces`. None: off.",
+    )
+    headers: dict[str, SecretStr] = Field(default_factory=dict, description="Headers of these requests.")
+    service: str = Field("omniops", description="`service.name` of the traces.")
+    ratio: Annotated[float, Field(ge=0, le=1)] = Field(1.0, description="Share of traces that is kept.")
+    timeout_s: float = Field(10.0, gt=0, description="Time for one such request.")
+    queue: int = Field(2048, gt=0, description="Spans that wait to be sent; further ones are dropped.")
+    pause_s: float = Field(5.0, gt=0, description="Seconds between two requests, where fewer spans come.")
+    upstream: bool = Field(True, description="Requests to tools' stores carry `traceparent`.")

@@ -16,6 +16,7 @@ from gateway.agent.model_error import ModelError
 from gateway.agent.reply import Reply
 from gateway.agent.types import Acted, Action, Actor, EndReason, Message, Step, ToolCall, TurnLimits, TurnResult
 from gateway.tokens import Counted, Ledger, Prices, RequestTokens
+from gateway.tracing import span
 from gateway.types import Event, EventSink
 
 if TYPE_CHECKING:
@@ -178,13 +179,18 @@ class _Turn:
 
         reply: Reply | None = None
         try:
-            reply = await self.model.complete(
-                request,
-                self.actor.tools,
-                max_output=room,
-                patience_s=self.limits.max_seconds - (time.monotonic() - self.started),
-                on_text=on_text,
-            )
+            with span(f"chat {self.model.settings.name}", kind="client") as made:
+                made.set(gen_ai__operation__name="chat", gen_ai__request__model=self.model.settings.name)
+                reply = await self.model.complete(
+                    request,
+                    self.actor.tools,
+                    max_output=room,
+                    patience_s=self.limits.max_seconds - (time.monotonic() - self.started),
+                    on_text=on_text,
+                )
+                if reply.usage is not None:
+                    used = reply.usage
+                    made.set(gen_ai__usage__input_tokens=used.input, gen_ai__usage__output_tokens=used.output)
             return reply
         finally:
             said = None if reply is None else assistant_message(reply.text, reply.calls)

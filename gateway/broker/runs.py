@@ -18,6 +18,7 @@ from structlog.contextvars import bind_contextvars
 from gateway.approvals.gate import Gate
 from gateway.approvals.types import Refusal
 from gateway.settings import BrokerSettings
+from gateway.tracing import span
 from gateway.types import Boundary, BoundaryObserver, CallRecord, Grant, Learner
 from servers.context import SessionPins, ToolContext
 from servers.errors import ToolDenied, UpstreamError
@@ -59,7 +60,17 @@ class Runs:
 
     async def run(self, call: Call) -> Outcome:
         """Never raises but when cancelled: what goes wrong is an outcome."""
-        bind_contextvars(call=call.request or call.key.idempotency_key, tool=call.key.tool)
+        id = call.request or call.key.idempotency_key
+        bind_contextvars(call=id, tool=call.key.tool)
+        with span(f"tool {call.key.tool}") as made:
+            made.set(omniops__tool=call.key.tool, omniops__call=id, omniops__effect=call.tool.effect)
+            outcome = await self._run(call)
+            made.set(omniops__outcome=outcome.record.state)
+            if outcome.error is not None:
+                made.failed()
+            return outcome
+
+    async def _run(self, call: Call) -> Outcome:
         try:
             if call.tool.streams:  # takes no slot: it may wait for its reader, who may wait for another call
                 return await self._read(call)

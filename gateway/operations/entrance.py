@@ -7,16 +7,18 @@ addresses have tokens in them.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, clear_contextvars
+from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 
 from gateway.operations.request_ids import HEADER, request_id
 from gateway.routes.problems import Problem, respond
+from gateway.tracing import Span, span, tracing_by
 
 if TYPE_CHECKING:
     from gateway.runtime import Gateway
@@ -27,6 +29,8 @@ log = structlog.get_logger(__name__)
 WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})
 #: Begin nothing new.
 _LOOKS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+#: Headers by which a client's span is the parent of ours.
+_TRACE = frozenset({b"traceparent", b"tracestate"})
 #: In the address of an event stream or websocket these are what it is about; all others are not logged.
 _ABOUT = ("session", "kernel", "cell", "tenant", "approval")
 
@@ -70,7 +74,14 @@ class Entrance:
         self.requests += not watched
         metrics.under_way.set(self.requests)
         try:
-            await self.app(scope, receive, told)
+            with tracing_by(None if watched else self.gateway.tracer), self._span(scope) as made:
+                try:
+                    await self.app(scope, receive, told)
+                finally:
+                    made.named(f"{scope['method']} {route_of(scope)}".strip())
+                    made.set(http__route=route_of(scope), http__response__status_code=status)
+                    if status >= 500:
+                        made.failed()
         finally:
             self.requests -= not watched
             metrics.under_way.set(self.requests)
@@ -108,13 +119,23 @@ class Entrance:
         self.sockets += 1
         metrics.websockets.set(self.sockets)
         try:
-            await self.app(scope, heard, told)
+            with tracing_by(self.gateway.tracer):
+                await self.app(scope, heard, told)
         finally:
             self.sockets -= 1
             metrics.websockets.set(self.sockets)
             metrics.closed.labels(_code(code)).inc()
             seconds = round(time.monotonic() - begun, 3)
             log.info("websocket ended", route=route_of(scope), code=code, seconds=seconds, **about(scope))
+
+    @contextmanager
+    def _span(self, scope: Scope) -> Iterator[Span]:
+        carrier = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _TRACE}
+        with span(scope["method"], kind="server", carrier=carrier) as made:
+            made.set(http__request__method=scope["method"], omniops__request=get_contextvars().get("request_id", ""))
+            if made.trace:
+                bind_contextvars(trace_id=made.trace)
+            yield made
 
     # -- who may come in --
 
