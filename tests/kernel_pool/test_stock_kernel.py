@@ -16,6 +16,7 @@ from attack import PRELUDE, error, output
 from places import PLACES, place_factory
 from pools import pool_config
 
+from kernel_pool.files import WorkFolder
 from kernel_pool.kernel import Kernel
 from kernel_pool.pool import Pool
 from kernel_pool.types import Message
@@ -48,6 +49,17 @@ async def debug(kernel: Kernel, command: str, **arguments: Any) -> Mapping[str, 
         reply = await kernel.channels.request("control", "debug_request", request)
     assert reply.content["success"], reply.content
     return reply.content.get("body") or {}
+
+
+async def test_its_work_folder_is_had_from_outside(stock: Kernel) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"from outside"
+
+    folder = WorkFolder(stock, 30)
+    await folder.write("in/file", pieces())
+    assert output(await stock.execute("print(open('in/file').read())", deadline_s=30)) == "from outside"
+    about = await folder.look("in/file")
+    assert [piece async for piece in folder.read("in/file", about, 5, 7)] == [b"outside"]
 
 
 async def test_a_cell_stops_at_a_breakpoint_and_shows_its_variables(stock: Kernel) -> None:
