@@ -1,4 +1,4 @@
-"""`omniops serve` in a process of its own, and `omniops` beside it."""
+"""`omniops serve` in a process of its own, and `omniops` beside it: forked, to spare their imports."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import warm_process
 
 #: One profile for all: one template.
 ROLES = ["agent", "analyst", "operator"]
@@ -22,7 +22,7 @@ ROLES = ["agent", "analyst", "operator"]
 class ServedGateway:
     """`omniops serve` in a process of its own."""
 
-    process: subprocess.Popen[str]
+    process: warm_process.WarmProcess
     url: str
     token: str
     printed: str
@@ -59,18 +59,17 @@ def environment(database_url: str = "", **more: str) -> dict[str, str]:
 
 def omniops(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command line, to its end."""
-    command = [sys.executable, "-m", "gateway.cli", *arguments]
-    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    return warm_process.run("gateway.cli:main", *arguments, env=env, cwd=cwd)
 
 
 @contextmanager
 def served(data_dir: Path, env: dict[str, str], *options: str) -> Iterator[ServedGateway]:
     """A gateway that is ready; ended, if the test has not."""
-    command = [sys.executable, "-m", "gateway.cli", "serve", "--port", "0", "--data-dir", str(data_dir), *options]
+    command = ("serve", "--port", "0", "--data-dir", str(data_dir), *options)
     with (
         open(data_dir.with_name(f"{data_dir.name}.log"), "a") as log,
-        subprocess.Popen(
-            command, env=env, cwd=data_dir.parent, stdout=subprocess.PIPE, stderr=log, text=True
+        warm_process.start(
+            "gateway.cli:main", *command, env=env, cwd=data_dir.parent, stdout=subprocess.PIPE, stderr=log
         ) as process,
     ):
         try:

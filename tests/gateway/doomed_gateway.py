@@ -1,6 +1,6 @@
 """A gateway with counting tools in a process of its own, which kills itself at one point of a cell's way.
 
-    python doomed_gateway.py POINT NUMBER
+`main` runs with the arguments POINT NUMBER.
 
 POINT is one of `POINTS` or "none", NUMBER counts from 0 how often it is passed before. Settings come from the
 environment. Prints its address when it is ready.
@@ -130,7 +130,7 @@ class Death:
         self.after(SessionRows, "end_cell", "row", doomed)
 
 
-async def main(point: str, number: int) -> None:
+async def run(point: str, number: int) -> None:
     import counting
     import uvicorn
 
@@ -157,5 +157,6 @@ async def main(point: str, number: int) -> None:
             await server.serve(sockets=[listener])
 
 
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+def main() -> None:
+    point, number = sys.argv[1:]
+    asyncio.run(run(point, int(number)))

@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import counting
 import httpx
 import psycopg
+import warm_process
 from gateway_world import environment, notebook_of, own_database
 
 from gateway.db import Database
@@ -75,16 +75,15 @@ class World:
                 **self.place,
             },
         )
-        script = Path(__file__).with_name("doomed_gateway.py")
         with (
             open(self.folder / "gateway.log", "a") as log,
-            subprocess.Popen(
-                [sys.executable, str(script), point, str(number)],
-                env=settings | {"PYTHONPATH": str(script.parent)},
+            warm_process.start(
+                "doomed_gateway:main",
+                *(point, str(number)),
+                env=settings,
                 cwd=self.folder,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                text=True,
             ) as process,
         ):
             try:
@@ -128,7 +127,7 @@ def processes_of(runtime: Path, uids: range) -> list[str]:
 
 @dataclass
 class Doomed:
-    process: subprocess.Popen[str]
+    process: warm_process.WarmProcess
     url: str
     token: str
 
