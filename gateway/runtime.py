@@ -62,6 +62,7 @@ from gateway.settings import Settings
 from gateway.start_error import StartError
 from gateway.tokens import prepare
 from gateway.tool_catalogue import Catalogue
+from gateway.tool_vectors import ToolVectors
 from gateway.tracing import Tracer, tracing_by
 from gateway.transcripts.erasure import Eraser
 from gateway.transcripts.index import Index
@@ -208,7 +209,9 @@ async def _start(
     gate = Gate(approvals, settings, clock=clock, redact=scrubber.text)
     journal = Journal(database, _spool(data_dir.path))
     observers = (metrics.observe, *observers)
-    broker = Broker(catalogue, journal, contexts, settings.broker, observers, shapes.learn, gate)
+    vectors = ToolVectors(embedder, data_dir.path / "tool-vectors.sqlite", settings.finding)
+    by_meaning = vectors if settings.finding.by_meaning else None
+    broker = Broker(catalogue, journal, contexts, settings.broker, observers, shapes.learn, gate, by_meaning)
     stack.push_async_callback(broker.close)
     await journal.reads.recover(settings.broker.journal_s)  # kernels that are taken over later go on from there
     checker = await _checker(stack, settings, folder, registry)

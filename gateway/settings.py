@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from .settings_agent import AgentSettings, ModelSettings
 from .settings_approvals import ApprovalSettings, ApproverSettings, WriteCaps
-from .settings_calls import BrokerSettings, McpSettings, ObservingSettings
+from .settings_calls import BrokerSettings, FindingSettings, McpSettings, ObservingSettings
 from .settings_errors import explain, explain_json, explain_variables
 from .settings_front import ChatApiSettings, McpServerSettings
 from .settings_group import Group
@@ -43,6 +43,7 @@ __all__ = [
     "DatabaseSettings",
     "DockerSettings",
     "FileSettings",
+    "FindingSettings",
     "JupyterSettings",
     "McpServerSettings",
     "McpSettings",
@@ -160,6 +161,7 @@ class Settings(BaseSettings):
     jupyter: JupyterSettings = JupyterSettings()
     check: CheckSettings = CheckSettings()
     broker: BrokerSettings = BrokerSettings()
+    finding: FindingSettings = FindingSettings()
     observing: ObservingSettings = ObservingSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     database: DatabaseSettings = DatabaseSettings()

@@ -62,3 +62,11 @@ class McpSettings(Group):
     definition_kb: int = Field(128, gt=0, description="Largest definition of a tool, KiB.")
     connections: int = Field(64, gt=0, description="Connections to MCP servers at once, over all tenants.")
     watch_s: float = Field(5.0, gt=0, description="How soon what people decide at one gateway counts at the others.")
+
+
+class FindingSettings(Group):
+    by_meaning: bool = Field(
+        True, description="Tools are ranked by meaning too, with the local embedding model. False: by words alone."
+    )
+    most_vectors: int = Field(50_000, gt=0, description="Tools of one tenant; of more, all are ranked by words alone.")
+    kept_vectors: int = Field(200_000, gt=0, description="Tools whose vectors are kept in data_dir (800 bytes each).")

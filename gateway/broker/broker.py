@@ -9,6 +9,7 @@ from gateway.approvals.gate import Gate
 from gateway.settings import BrokerSettings
 from gateway.tool_catalogue import Catalogue
 from gateway.tool_search import ToolSearch
+from gateway.tool_vectors import ToolVectors
 from gateway.types import BoundaryObserver, CallRecord, Grant, Learner
 
 from .calls import Calls
@@ -31,12 +32,16 @@ class Broker:
         observers: Sequence[BoundaryObserver] = (),
         learn: Learner | None = None,
         gate: Gate | None = None,
+        vectors: ToolVectors | None = None,
     ) -> None:
-        """`gate`: who is asked about writes; None: nobody, so that what is critical is refused."""
+        """`gate`: who is asked about writes; None: nobody, so that what is critical is refused.
+
+        `vectors`: what tools mean, by which they are found too.
+        """
         self._settings = settings
         self._gate = gate
         self._calls = Calls(catalogue, journal, contexts, settings, observers, learn, gate)
-        self.search = ToolSearch(catalogue)
+        self.search = ToolSearch(catalogue, vectors)
         self._doors: dict[str, Door] = {}
 
     async def arm(self, path: Path, grant: Grant) -> None:
@@ -109,6 +114,7 @@ class Broker:
         """Close every socket, wait a little for writes, stop the rest."""
         for session in list(self._doors):
             await self._shut(session)
+        await self.search.close()
         await self._calls.close()
 
     async def _shut(self, session: str, *, for_good: bool = True) -> None:

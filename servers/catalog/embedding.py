@@ -50,9 +50,14 @@ class MiniLm:
         Raises:
             ModelMissing
         """
-        return await asyncio.to_thread(self._embed, list(texts))
+        return await asyncio.to_thread(self.embed_blocking, list(texts))
 
-    def _embed(self, texts: list[str]) -> list[list[float]]:
+    def embed_blocking(self, texts: Sequence[str]) -> list[list[float]]:
+        """As `embed`, in this thread.
+
+        Raises:
+            ModelMissing
+        """
         with self._loading:
             tokenizer, session = self._tokenizer, self._session
         vectors: list[list[float]] = []

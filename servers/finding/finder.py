@@ -70,7 +70,10 @@ class Finder:
         named = self._named(query, allowed)
         silent = {stem: self._of_servers(dict.fromkeys(servers, 1.0)) > 0 for stem, servers in named.consumed.items()}
         weights = BY_WORDS if alike is None else BY_MEANING_TOO
-        scores = self._index.scores(wishes(query, weights.otherwise), allowed, silent)
+        asked = wishes(query, weights.otherwise)
+        if not asked:
+            return []
+        scores = self._index.scores(asked, allowed, silent)
         for weight, found in ((weights.named, named.by_name), (weights.mentioned, named.by_word)):
             if found:
                 scores += np.float32(weight) * self._of_servers(found)
