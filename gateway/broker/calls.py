@@ -7,7 +7,7 @@ from its row in the journal to its answer is in `runs`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -25,7 +25,7 @@ from .canonical import MAX_NAME, canonical, check_names
 from .cells import Cell, Session
 from .contexts import ContextFactory
 from .errors import to_body
-from .flights import Flights, give_up
+from .flights import Flights, Heard, give_up, told
 from .journal import Journal
 from .one_call import Call, Outcome, record_of
 from .policy import CellBudget, check_allowed
@@ -61,6 +61,8 @@ class Calls:
             journal, contexts, settings, attempts, self._flights, observers=observers, learn=learn, gate=gate
         )
         self._admission = self._runs.admission
+        #: Calls that wait for others.
+        self._waiting: set[asyncio.Task[Outcome]] = set()
 
     async def begin(
         self, session: str, cell: str, *, replay: bool = False, resume: bool = False, deadline_s: float | None = None
@@ -149,6 +151,49 @@ class Calls:
         Raises:
             ToolError: the call was refused before the journal knew of it, or its result is over a budget.
         """
+        session, cell = self._running(grant, name, size)
+        if name == BATCH:
+            return await self._batch(grant, session, cell, parse_batch(args, self._admission.most), request)
+        call = self._checked(grant, session, cell, name, args, request, parts)
+        return _counted(call, await self._flights.join(call, self._runs.run))
+
+    def hear(
+        self,
+        grant: Grant,
+        name: str,
+        args: dict[str, Any],
+        heard: Heard,
+        *,
+        size: int,
+        request: str,
+        parts: Parts | None,
+    ) -> Callable[[], object]:
+        """`call`, with no task of its own but where it has to wait for another: `heard` is told what comes of it.
+        Returns what gives the call up, as cancelling the caller would; nothing is heard then.
+
+        Raises:
+            ToolError: the call was refused before the journal knew of it.
+        """
+        session, cell = self._running(grant, name, size)
+        if name == BATCH:
+            batch = parse_batch(args, self._admission.most)
+            return told(self._batch(grant, session, cell, batch, request), heard, self._waiting)
+        call = self._checked(grant, session, cell, name, args, request, parts)
+        flight = self._flights.begin(call, self._runs.run)
+
+        def counted(outcome: Outcome | Exception) -> None:
+            try:
+                outcome = outcome if isinstance(outcome, Exception) else _counted(call, outcome)
+            except ToolError as error:
+                outcome = error
+            heard(outcome)
+
+        if flight is None:
+            return told(self._flights.join(call, self._runs.run), counted, self._waiting)
+        return self._flights.listen(flight, call.key.tool, counted)
+
+    def _running(self, grant: Grant, name: str, size: int) -> tuple[Session, Cell]:
+        """Whose call it is; it is counted. Raises ToolError."""
         session = self._sessions.get(grant.session)
         cell = session.cell if session else None
         if session is None or cell is None:
@@ -157,17 +202,23 @@ class Calls:
             raise cell.paused
         cell.budget.take_call()
         cell.budget.take_bytes(size)
-        if name == BATCH:
-            return await self._batch(grant, session, cell, parse_batch(args, self._admission.most), request)
+        return session, cell
+
+    def _checked(
+        self,
+        grant: Grant,
+        session: Session,
+        cell: Cell,
+        name: str,
+        args: dict[str, Any],
+        request: str,
+        parts: Parts | None,
+    ) -> Call:
         try:
-            call = self._check(grant, session, cell, name, args, request, parts)
+            return self._check(grant, session, cell, name, args, request, parts)
         except ToolError as error:
             cell.note_refused(grant.session, name[:MAX_NAME], args, to_body(error, name[:MAX_NAME], self._scrubber))
             raise
-        outcome = await self._flights.join(call, self._runs.run)
-        cell.budget.take_bytes(outcome.value.size)
-        cell.budget.take_rows(outcome.value.rows)
-        return outcome
 
     async def by_person(self, grant: Grant, name: str, args: dict[str, Any], cell: str) -> Outcome:
         """A call under a cell of its own, beside what the session runs; nobody else is asked. Raises ToolError."""
@@ -228,3 +279,10 @@ class Calls:
         text, digest = canonical(checked)
         key = cell.key(grant.session, tool.qualified_name, digest, request)
         return Call(grant, session, cell, tool, checked, text, key, request, cell.record(key), parts)
+
+
+def _counted(call: Call, outcome: Outcome) -> Outcome:
+    """Raises BudgetExceeded: it is more than the cell may have."""
+    call.cell.budget.take_bytes(outcome.value.size)
+    call.cell.budget.take_rows(outcome.value.rows)
+    return outcome

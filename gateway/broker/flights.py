@@ -18,6 +18,9 @@ from .one_call import Call, Outcome
 
 Run = Callable[[Call], Coroutine[Any, Any, Outcome]]
 
+#: Told once what came of a call.
+Heard = Callable[[Outcome | Exception], None]
+
 
 @dataclass
 class Flight:
@@ -60,33 +63,57 @@ class Flights:
         """At this moment."""
         return list(self._under_way.values())
 
-    async def join(self, call: Call, run: Run) -> Outcome:
-        """Start the call, or join it where it is under way from an earlier run of the cell."""
-        while (flight := self._under_way.get(call.key)) is not None and (flight.given_up or flight.streams):
-            give_up([flight])
-            await asyncio.wait([flight.task])
+    def begin(self, call: Call, run: Run) -> Flight | None:
+        """Start the call, or join it where it is under way from an earlier run of the cell. None: one that nobody joins
+        has to end first.
+        """
+        flight = self._under_way.get(call.key)
         joined = flight is not None
         if flight is None:
             task = asyncio.create_task(run(call), context=call.cell.context.copy())
             flight = Flight(task, call.tool.effect, call.tool.streams)
             self._under_way[call.key] = flight
             call.session.streams += call.tool.streams
+        elif flight.given_up or flight.streams:
+            return None
         call.cell.note(call.key, call.record("executing"))
         flight.task.add_done_callback(partial(self._landed, call, joined))
+        return flight
+
+    def listen(self, flight: Flight, name: str, heard: Heard) -> Callable[[], None]:
+        """Have `heard` told what comes of a call. Returns what is for those who do not want to know any more: it gives
+        up a read that nobody else waits for.
+        """
         flight.waiting += 1
-        try:
-            outcome = await asyncio.shield(flight.task)
-        except asyncio.CancelledError:
-            this = asyncio.current_task()
-            if flight.interrupted:
-                raise UpstreamError(f"{call.tool.name}: the cell was interrupted.", tool=call.key.tool) from None
-            if this is None or not this.cancelling():
-                raise UpstreamError(f"{call.tool.name}: the gateway is stopping.", tool=call.key.tool) from None
-            if flight.waiting == 1 and (flight.effect == "read" or flight.held):
-                give_up([flight])
-            raise
-        finally:
+
+        def landed(task: asyncio.Task[Outcome]) -> None:
             flight.waiting -= 1
+            heard(_ended(flight, name) if task.cancelled() else _outcome(task))
+
+        def leave() -> None:
+            if flight.task.remove_done_callback(landed):
+                flight.waiting -= 1
+                if not flight.waiting and (flight.effect == "read" or flight.held):
+                    give_up([flight])
+
+        flight.task.add_done_callback(landed)
+        return leave
+
+    async def join(self, call: Call, run: Run) -> Outcome:
+        """`begin` and `listen`. Cancelled, it does as one who does not want to know any more."""
+        while (flight := self.begin(call, run)) is None:
+            earlier = self._under_way[call.key]
+            give_up([earlier])
+            await asyncio.wait([earlier.task])
+        told: asyncio.Future[Outcome | Exception] = asyncio.get_running_loop().create_future()
+        leave = self.listen(flight, call.key.tool, lambda outcome: None if told.done() else told.set_result(outcome))
+        try:
+            outcome = await told
+        except asyncio.CancelledError:
+            leave()
+            raise
+        if isinstance(outcome, Exception):
+            raise outcome
         return outcome
 
     def _landed(self, call: Call, joined: bool, task: asyncio.Task[Outcome]) -> None:
@@ -102,6 +129,32 @@ class Flights:
         writes = [flight.task for flight in flights if flight.effect != "read"]
         if writes:
             await asyncio.wait(writes, timeout=self._settle_s)
+
+
+def _ended(flight: Flight, tool: str) -> UpstreamError:
+    why = "the cell was interrupted" if flight.interrupted else "the gateway is stopping"
+    return UpstreamError(f"{tool.rpartition('.')[2]}: {why}.", tool=tool)
+
+
+def _outcome(task: asyncio.Task[Outcome]) -> Outcome | Exception:
+    error = task.exception()
+    return error if isinstance(error, Exception) else task.result()
+
+
+def told(
+    answer: Coroutine[Any, Any, Outcome], heard: Heard, running: set[asyncio.Task[Outcome]]
+) -> Callable[[], object]:
+    """Run it, and have `heard` told. Returns what cancels it; nothing is heard then. `running` holds its task."""
+    task = asyncio.create_task(answer)
+    running.add(task)
+
+    def over(task: asyncio.Task[Outcome]) -> None:
+        running.discard(task)
+        if not task.cancelled():
+            heard(_outcome(task))
+
+    task.add_done_callback(over)
+    return task.cancel
 
 
 def give_up(flights: Iterable[Flight]) -> list[Flight]:

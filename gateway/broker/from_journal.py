@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from .attempt import Parts, Value
 from .canonical import MAX_NAME, canonical, check_names
 from .cells import Cell
 from .errors import ErrorBody, to_body
+from .flights import Heard, told
 from .journal import Journal
 from .one_call import Outcome
 from .policy import CellBudget, check_allowed
@@ -31,6 +33,7 @@ class FromJournal:
         self._settings = settings
         self._scrubber = scrubber
         self._cell: Cell | None = None
+        self._under_way: set[asyncio.Task[Outcome]] = set()
 
     def begin(self, cell: str) -> None:
         """Calls are this cell's from now on."""
@@ -69,6 +72,20 @@ class FromJournal:
         except ToolError as error:
             cell.note_refused(grant.session, name[:MAX_NAME], args, to_body(error, name[:MAX_NAME], self._scrubber))
             raise
+
+    def hear(
+        self,
+        grant: Grant,
+        name: str,
+        args: dict[str, Any],
+        heard: Heard,
+        *,
+        size: int,
+        request: str,
+        parts: Parts | None,
+    ) -> Callable[[], object]:
+        """`call`; `heard` is told what it came to. Returns what gives it up."""
+        return told(self.call(grant, name, args, request=request), heard, self._under_way)
 
     async def _answer(self, cell: Cell, grant: Grant, name: str, args: dict[str, Any], request: str) -> Outcome:
         if name == BATCH:

@@ -1,18 +1,17 @@
 """A session's door: the unix socket in its kernel's folder. Which socket a call comes by says whose it is.
 
-What comes in is untrusted. A frame is bounded before it is read; what all of a session's calls hold is bounded; a
-connection that breaks the protocol is closed and harms only itself; a kernel that does not read its answers is
-cut off; and after each frame the event loop serves the others.
+What comes in is untrusted. A frame is bounded before it is read (`framed`); what all of a session's calls hold is
+bounded; a connection that breaks the protocol is closed and harms only itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import stat
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -27,14 +26,13 @@ from servers.errors import BudgetExceeded, ToolDenied
 from .attempt import Parts, ReaderGone, Value
 from .canonical import parse_arguments
 from .errors import ErrorBody
+from .flights import Heard
+from .framed import SMALL, Framed, Room, Violation
 from .looks import Looks
 from .one_call import Outcome
 from .policy import MIB
 
 log = structlog.get_logger(__name__)
-
-#: Frames up to this size, in bytes, need no room of the session's share.
-SMALL = 64 * 1024
 
 #: Bytes of answers that the system may hold for a kernel, where it lets us: large ones then take few turns.
 SENT = 1024 * 1024
@@ -50,16 +48,22 @@ _nexts = msgspec.msgpack.Decoder(wire.Next)
 _looks = msgspec.msgpack.Decoder(wire.Look)
 
 
-class Violation(Exception):
-    """The peer broke the protocol; our own client never does."""
-
-
 class Answers(Protocol):
     """What is behind a door: `Calls`, or the journal alone."""
 
-    async def call(
-        self, grant: Grant, name: str, args: dict[str, Any], *, size: int, request: str, parts: Parts | None
-    ) -> Outcome: ...
+    def hear(
+        self,
+        grant: Grant,
+        name: str,
+        args: dict[str, Any],
+        heard: Heard,
+        *,
+        size: int,
+        request: str,
+        parts: Parts | None,
+    ) -> Callable[[], object]:
+        """Begin a call; `heard` is told what comes of it. Returns what gives it up. Raises ToolError."""
+        ...
 
     @property
     def error_body(self) -> Callable[[Exception, str], ErrorBody]: ...
@@ -74,50 +78,30 @@ class Door:
         self._calls = calls
         self._looks = looks
         self._settings = settings
-        self._room = _Room(2 * settings.request_mb * MIB)
+        self._room = Room(2 * settings.request_mb * MIB)
+        self._inbox = memoryview(bytearray(SMALL))
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
-        self._answers: set[asyncio.Task[None]] = set()
-        self._complained = self._closing = False
+        self._connections: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._complained = False
 
     async def open(self) -> None:
         """Raises OSError where the folder cannot hold a socket."""
         listener = _listen(self._path)
-        self._server = await asyncio.start_unix_server(self._connected, sock=listener, limit=SMALL, backlog=8)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listener, backlog=8)
 
     async def close(self, *, for_good: bool = True) -> None:
         """No way in any more. Calls under way go on; nobody hears how they end.
 
         Not `for_good`, the socket stays in its place: a kernel sees that nobody listens there now, and waits.
         """
-        self._closing = True
         if self._server is not None:
             self._server.close()
         if for_good:
             self._path.unlink(missing_ok=True)
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if len(self._connections) >= self._settings.connections or task is None:
-            writer.transport.abort()
-            return
-        self._connections.add(task)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT)
-        try:
-            await _Connection(self, reader, writer).serve()
-        except Violation as violation:
-            self._complain(violation)
-        except (OSError, EOFError, TimeoutError):
-            pass  # the kernel went away, or stopped in the middle of a frame
-        except asyncio.CancelledError:
-            if not self._closing:  # else it is `close`, and asyncio would report the task as failed
-                raise
-        finally:
-            self._connections.discard(task)
-            writer.transport.abort()
+        for connection in self._connections:
+            connection.drop()
 
     def _complain(self, violation: Violation) -> None:
         """Once per session: a log is no place for a kernel to write into."""
@@ -126,127 +110,143 @@ class Door:
             log.warning("a kernel broke the broker protocol", session=self._grant.session, reason=str(violation))
 
 
-class _Connection:
-    """One connection: frames in, answers out in any order."""
+class _Connection(Framed):
+    """One connection: calls in, answers out in any order."""
 
-    def __init__(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, door: Door) -> None:
+        settings = door._settings
+        super().__init__(door._room, door._inbox, largest=settings.request_mb * MIB, stall_s=settings.stall_s)
         self._door = door
-        self._settings = door._settings
-        self._reader = reader
-        self._writer = writer
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._settings = settings
+        #: What is not answered, each with what gives it up.
+        self._under_way: dict[str, Callable[[], object]] = {}
         self._streams: dict[str, _Parts] = {}
         self._calls = self._cancels = self._batches = self._nexts = 0
 
-    async def serve(self) -> None:
-        """Until the peer closes. Raises Violation, OSError, TimeoutError."""
-        try:
-            await self._serve()
-        finally:
-            for parts in self._streams.values():
-                parts.close()
+    def made(self, transport: Any) -> bool:
+        if len(self._door._connections) >= self._settings.connections:
+            return False
+        self._door._connections.add(self)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT)
+        return True
 
-    async def _serve(self) -> None:
-        while header := await self._header():
-            size, kind = header
-            if size > self._settings.request_mb * MIB:
-                raise Violation(f"a frame of {size} bytes")
-            room = size if size > SMALL else 0
-            await self._door._room.take(room)
-            try:
-                async with asyncio.timeout(self._settings.stall_s):
-                    body = await self._reader.readexactly(size)
-                self._dispatch(kind, body, room)
-            except BaseException:
-                self._door._room.give(room)
-                raise
-            await asyncio.sleep(0)
+    def refuse(self, violation: Violation) -> None:
+        self._door._complain(violation)
+        self.drop()
 
-    async def _header(self) -> tuple[int, int] | None:
-        try:
-            size, kind = wire.HEADER.unpack(await self._reader.readexactly(wire.HEADER.size))
-        except asyncio.IncompleteReadError:
-            return None
-        return size, kind
+    def gone(self) -> None:
+        """Calls under way go on; nobody hears how they end."""
+        self._door._connections.discard(self)
+        for parts in self._streams.values():
+            parts.close()
 
-    def _dispatch(self, kind: int, body: bytes, room: int) -> None:
-        """Start what the frame asks for; from then on the task answers for `room`."""
+    def frame(self, kind: int, body: bytes | bytearray, room: int) -> None:
         if kind == wire.CALL:
             call = _decode(_calls, body)
-            self._begin(call.id, room)(self._answer(call))
+            self._enter(call.id)
+            self._call(call, room)
         elif kind == wire.LOOK:
             if len(body) > SMALL:
                 raise Violation(f"a question of {len(body)} bytes")
             look = _decode(_looks, body)
-            self._begin(look.id, room)(self._look(look))
+            self._enter(look.id)
+            self._run(look.id, self._look(look))
         elif kind == wire.CANCEL:
             self._cancels += 1
             if self._cancels > self._calls:
                 raise Violation("more cancels than calls")
-            if (running := self._under_way.get(_decode(_cancels, body).id)) is not None:
-                running.cancel()
-            self._door._room.give(room)
+            if (give_up := self._under_way.get(_decode(_cancels, body).id)) is not None:
+                give_up()
+            self._room.give(room)
         elif kind == wire.NEXT:
             self._nexts += 1
             if self._nexts > self._batches:
                 raise Violation("more credit than batches")
             if (parts := self._streams.get(_decode(_nexts, body).id)) is not None:
                 parts.more()
-            self._door._room.give(room)
+            self._room.give(room)
         else:
             raise Violation(f"a frame of kind {kind}")
 
-    def _begin(self, id: str, room: int) -> Callable[[Coroutine[Any, Any, None]], None]:
-        """What runs an answer; asked for first, so that none is made for a request that breaks the protocol."""
+    def _enter(self, id: str) -> None:
+        """Before anything is done about it."""
         if id in self._under_way or len(self._under_way) >= self._settings.concurrent_calls:
             raise Violation("an id used twice, or too many calls at once on one connection")
         self._calls += 1
 
-        def run(answer: Coroutine[Any, Any, None]) -> None:
-            task = asyncio.create_task(answer)
-            self._under_way[id] = task
-            self._door._answers.add(task)
-            task.add_done_callback(lambda done: self._answered(id, done, room))
-
-        return run
-
-    def _answered(self, id: str, task: asyncio.Task[None], room: int) -> None:
-        self._under_way.pop(id, None)
-        self._streams.pop(id, None)
-        self._door._answers.discard(task)
-        self._door._room.give(room)
-
-    async def _answer(self, call: wire.Call) -> None:
-        grant, calls = self._door._grant, self._door._calls
-        outcome: Outcome | None
+    def _call(self, call: wire.Call, room: int) -> None:
+        id, size = call.id, len(call.args)
+        heard = partial(self._heard, id, call.tool, room)
         try:
             args = parse_arguments(call.args, max_values=self._settings.request_values)
-            parts = self._streams[call.id] = _Parts(self, call.id)
-            outcome = await calls.call(grant, call.tool, args, size=len(call.args), request=call.id, parts=parts)
-            error = outcome.error
+            parts = self._streams[id] = _Parts(self, id)
+            leave = self._door._calls.hear(
+                self._door._grant, call.tool, args, heard, size=size, request=id, parts=parts
+            )
         except Exception as failure:  # noqa: BLE001 - the boundary: a kernel gets an answer whatever happened
-            outcome, error = None, calls.error_body(failure, call.tool[:200])
-            if isinstance(failure, BudgetExceeded | ToolDenied):
-                await asyncio.sleep(REFUSED_PAUSE)
-        if outcome is None or error is not None:
-            await self._send(wire.frame(wire.ERROR, wire.Error(id=call.id, **(error or {}))))
+            heard(failure)
+            return
+
+        def give_up() -> None:
+            self._over(id, room)
+            leave()
+
+        self._under_way[id] = give_up
+
+    def _heard(self, id: str, tool: str, room: int, outcome: Outcome | Exception) -> None:
+        """Answer a call."""
+        if isinstance(outcome, BudgetExceeded | ToolDenied):
+            later = self._loop.call_later(REFUSED_PAUSE, self._fail, id, tool, room, outcome)
+
+            def give_up() -> None:
+                self._over(id, room)
+                later.cancel()
+
+            self._under_way[id] = give_up
+            return
+        if isinstance(outcome, Exception):
+            self._fail(id, tool, room, outcome)
+            return
+        self._over(id, room)
+        if outcome.error is not None:
+            self.send(wire.frame(wire.ERROR, wire.Error(id=id, **outcome.error)))
         elif outcome.streamed:
-            await self._send(wire.frame(wire.END, wire.End(id=call.id)))
+            self.send(wire.frame(wire.END, wire.End(id=id)))
         elif outcome.value.table is not None:
-            table = wire.Table(id=call.id, data=memoryview(outcome.value.table))
-            await self._send(*wire.frame_parts(wire.TABLE, table))
+            self.send(*wire.frame_parts(wire.TABLE, wire.Table(id=id, data=memoryview(outcome.value.table))))
         else:
             text = outcome.value.text or "null"
-            await self._send(wire.frame(wire.RESULT, wire.Result(id=call.id, value=text.encode())))
+            self.send(wire.frame(wire.RESULT, wire.Result(id=id, value=text.encode())))
+
+    def _fail(self, id: str, tool: str, room: int, failure: Exception) -> None:
+        self._over(id, room)
+        error = self._door._calls.error_body(failure, tool[:200])
+        self.send(wire.frame(wire.ERROR, wire.Error(id=id, **error)))
+
+    def _over(self, id: str, room: int) -> None:
+        self._under_way.pop(id, None)
+        self._streams.pop(id, None)
+        self._room.give(room)
+
+    def _run(self, id: str, answer: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(answer)
+        self._under_way[id] = task.cancel
+        self._door._tasks.add(task)
+
+        def over(task: asyncio.Task[None]) -> None:
+            self._over(id, 0)
+            self._door._tasks.discard(task)
+
+        task.add_done_callback(over)
 
     async def _look(self, look: wire.Look) -> None:
         try:
             value = await self._door._looks.answer(look.what, look.args)
         except Exception as failure:  # noqa: BLE001 - the boundary: a kernel gets an answer whatever happened
             error = self._door._calls.error_body(failure, "")
-            await self._send(wire.frame(wire.ERROR, wire.Error(id=look.id, **error)))
+            self.send(wire.frame(wire.ERROR, wire.Error(id=look.id, **error)))
         else:
-            await self._send(wire.frame(wire.FOUND, wire.Found(id=look.id, value=value)))
+            self.send(wire.frame(wire.FOUND, wire.Found(id=look.id, value=value)))
 
     async def batch(self, id: str, part: Value) -> None:
         """Send one part of a result that streams. How fast its reader is is his own affair: it costs him no more than
@@ -254,25 +254,8 @@ class _Connection:
         table = part.table is not None
         data = part.table if part.table is not None else (part.text or "null").encode()
         self._batches += 1
-        try:
-            for piece in wire.frame_parts(wire.BATCH, wire.Batch(id=id, arrow=table, data=memoryview(data))):
-                self._writer.write(piece)
-            await self._writer.drain()
-        except OSError:
-            raise ReaderGone from None
-
-    async def _send(self, *frame: bytes | memoryview) -> None:
-        """A kernel that takes no answer in time is cut off; its calls are journaled all the same."""
-        with contextlib.suppress(OSError):
-            for piece in frame:
-                self._writer.write(piece)
-            if not self._writer.transport.get_write_buffer_size():
-                return
-            try:
-                async with asyncio.timeout(self._settings.stall_s):
-                    await self._writer.drain()
-            except TimeoutError:
-                self._writer.transport.abort()
+        self.write(*wire.frame_parts(wire.BATCH, wire.Batch(id=id, arrow=table, data=memoryview(data))))
+        await self.drained()
 
 
 class _Parts:
@@ -299,30 +282,7 @@ class _Parts:
         self._credit.release()
 
 
-class _Room:
-    """Bytes that a session's large requests may hold together; who finds no room waits, and others with him."""
-
-    def __init__(self, size: int) -> None:
-        self._free = size
-        self._waiting: list[asyncio.Future[None]] = []
-
-    async def take(self, size: int) -> None:
-        while size > self._free:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
-        self._free -= size
-
-    def give(self, size: int) -> None:
-        self._free += size
-        if size:
-            for turn in self._waiting:
-                if not turn.done():
-                    turn.set_result(None)
-            self._waiting.clear()
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[Frame], body: bytes) -> Frame:
+def _decode(decoder: msgspec.msgpack.Decoder[Frame], body: bytes | bytearray) -> Frame:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -124,7 +124,13 @@ class Death:
         self.before(_Line, "send", "read answered before sent to journal")
         self.before(Journal, "claim", "before journal")
         self.after(Journal, "executing", "executing before sent upstream")
-        self.after(_Connection, "_send", "answered")
+        answer = _Connection.send
+
+        def answered(connection: _Connection, *pieces: bytes | memoryview) -> None:
+            answer(connection, *pieces)
+            self.pass_by("answered")
+
+        _Connection.send = answered  # type: ignore[method-assign]
         self.before(Transcript, "add", "reply before transcript", doomed)
         self.before(SessionRows, "end_cell", "transcript before row", doomed)
         self.after(SessionRows, "end_cell", "row", doomed)

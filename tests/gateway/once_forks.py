@@ -53,6 +53,9 @@ class Deadly(Life):
     told: list[tuple[str, str]] = field(default_factory=list)
 
     async def pass_by(self, point: str) -> None:
+        self.die_at(point)
+
+    def die_at(self, point: str) -> None:
         self.told.append((self.tool, point))
         if len(self.told) - 1 != self.number:
             return
@@ -95,13 +98,13 @@ async def gateway(place: Place, life: Deadly, *, resume: bool, ready: int, stop:
             life.tool, transport.writes = key.tool, 0
             return await super().claim(key, *rest)
 
-    answer = _Connection._send
+    answer = _Connection.send
 
-    async def answered(connection: _Connection, frame: bytes) -> None:
-        await answer(connection, frame)
-        await life.pass_by("answered")
+    def answered(connection: _Connection, *pieces: bytes | memoryview) -> None:
+        answer(connection, *pieces)
+        life.die_at("answered")
 
-    _Connection._send = answered  # type: ignore[method-assign]
+    _Connection.send = answered  # type: ignore[method-assign]
     async with httpx.AsyncClient(transport=transport, trust_env=False) as http:
         journal, contexts = Journal(database, life), Contexts(place.settings, database, http)
         broker = Broker(Catalogue(REGISTRY), journal, contexts, BrokerSettings(), [life.observe])
