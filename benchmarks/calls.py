@@ -197,13 +197,15 @@ class _NoJournal(Journal):
         self.reads = _NoReads(database.dedicated)
         self._now = datetime.now(UTC)
 
-    async def claim(self, key: CallKey, grant: Grant, effect: Any, args: str, request: str = "") -> Row:
-        return Row(1, fresh=True, state="decided", result=None, error=None, started=self._now, ended=None)
+    async def claim(
+        self, key: CallKey, grant: Grant, effect: Any, args: str, request: str = "", *, at_once: bool = False
+    ) -> Row:
+        return Row(1, fresh=True, state="executing", result=None, error=None, started=self._now, ended=None)
 
     async def executing(self, row: Row) -> None:
         pass
 
-    async def finish(self, row: Row, effect: Any, state: CallState, **_: Any) -> tuple[datetime, datetime]:
+    async def finish(self, row: Row, state: CallState, **_: Any) -> tuple[datetime, datetime]:
         return self._now, self._now
 
     async def keys(self, session: str, cell: str) -> frozenset[CallKey]:

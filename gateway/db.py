@@ -132,6 +132,11 @@ class Database:
 
         Where the connection broke after the statement was sent, nobody knows whether it was applied.
         """
+        try:
+            return await self.fetch_one(sql, parameters)
+        except psycopg.OperationalError as error:
+            if not is_away(error):
+                raise
         async for attempt in AsyncRetrying(
             stop=stop_after_delay(self._settings.away_s),
             wait=wait_exponential(multiplier=0.02, max=1),

@@ -45,7 +45,7 @@ class CallRecord(msgspec.Struct, frozen=True):
     ended: datetime | None = None
 
 
-#: Seen by the observers of the broker around each call. "before": decided and journaled, not yet sent upstream;
+#: Seen by the observers of the broker around each call. "before": journaled, not yet sent upstream;
 #: "sent": upstream has answered, not yet journaled; "after": journaled, not yet answered to the kernel.
 Boundary = Literal["before", "sent", "after"]
 BoundaryObserver = Callable[[Boundary, CallRecord], Awaitable[None]]

@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 
 from gateway.settings import Settings
+from gateway.types import Grant
 from servers.errors import ApprovalDenied, ApprovalRequired, ToolDenied, ToolError
 from servers.preview import Preview
+from servers.tool import Tool
 
 from .policy import Ask, Recent, caps_of, decide, hold_of
 from .rows import ApprovalRows
@@ -86,6 +89,15 @@ class Gate:
             await asyncio.shield(self._forget([asking]))
             raise
 
+    async def unasked(self, grant: Grant, tool: Tool, args: Mapping[str, Any]) -> bool:
+        """A new call runs by itself, and no preview is needed to know that."""
+        caps = caps_of(self._all, grant)
+        amount = _amount(tool, args)
+        if tool.effect == "critical" or (caps.amount is not None and amount is None and tool.preview is not None):
+            return False
+        verdict = decide(grant, tool, caps, recent=await self._rows.recent(grant), amount=amount)
+        return not isinstance(verdict, Ask)
+
     async def _admit(self, asking: Asking) -> Refusal | None:
         try:
             question = await self._question(asking)
@@ -149,7 +161,7 @@ class Gate:
         caps = caps_of(self._all, asking.grant)
         critical = asking.tool.effect == "critical"
         preview = None
-        amount = str(asking.args.get(asking.tool.amount) or "0") if asking.tool.amount else None
+        amount = _amount(asking.tool, asking.args)
         if not critical and caps.amount is not None and amount is None and asking.tool.preview is not None:
             preview = await look(asking, self._settings.preview_s)
             amount = preview.amount or (None if not preview.note else "unknown")
@@ -270,6 +282,10 @@ class Gate:
             ),
             "decided",
         )
+
+
+def _amount(tool: Tool, args: Mapping[str, Any]) -> str | None:
+    return str(args.get(tool.amount) or "0") if tool.amount else None
 
 
 def denial(tool: str, who: str, note: str, approval: str) -> ApprovalDenied:

@@ -18,8 +18,9 @@ from .spent import Spent
 from .spool import Spool
 
 #: Set per statement, in a CTE that the statement draws on, so that it costs no round trip. A read's row may be lost
-#: when the machine loses power; it is then read again. So may a write's until `executing`, which waits for the disk,
-#: and with it for all that was committed before.
+#: when the machine loses power, or the database server crashes; it is then read again. So may a write's until it is
+#: executing, which waits for the disk, and with it for all that was committed before; and what came of it: it is
+#: then a write that was under way, and looked up. The next write's wait takes it along.
 _DURABILITY = "durability AS MATERIALIZED (SELECT set_config('synchronous_commit', %(commit)s, true))"
 
 _CLAIM = f"""
@@ -92,6 +93,11 @@ class Row:
     cost: float = 0.0
 
     @property
+    def goes_out(self) -> bool:
+        """Entered just now as executing: nobody has to be asked, and nothing to be looked up."""
+        return self.fresh and self.state == "executing"
+
+    @property
     def settled(self) -> bool:
         return self.state in ("applied", "failed", "denied", "reverted")
 
@@ -118,11 +124,14 @@ class Journal:
         #: The rows of reads, which are written behind them.
         self.reads = WriteBehind(database.dedicated, spool)
 
-    async def claim(self, key: CallKey, grant: Grant, effect: Effect, args: str, request: str = "") -> Row:
+    async def claim(
+        self, key: CallKey, grant: Grant, effect: Effect, args: str, request: str = "", *, at_once: bool = False
+    ) -> Row:
         """Enter the call, or find it where it was entered before; remember it under its kernel's id, `request`.
 
-        A write is entered as decided and goes out as executing; a read, which does no harm twice, as executing at once.
-        What is entered need not be on disk yet.
+        A write is entered as decided and goes out as executing; where it may go out `at_once`, it is entered as
+        executing, and on disk when this returns. A read, which does no harm twice, is executing at once, too; no other
+        need be on disk yet.
         """
         parameters: dict[str, Any] = {
             "session": key.session,
@@ -133,10 +142,10 @@ class Journal:
             "occurrence": key.occurrence,
             "effect": effect,
             "idempotency_key": key.idempotency_key,
-            "state": "executing" if effect == "read" else "decided",
+            "state": "executing" if at_once or effect == "read" else "decided",
             "tenant": grant.tenant,
             "principal": grant.principal,
-            "commit": "off",
+            "commit": "on" if at_once else "off",
             "request": request,
         }
         found = None
@@ -156,7 +165,6 @@ class Journal:
     async def finish(
         self,
         row: Row,
-        effect: Effect,
         state: CallState,
         *,
         result: str | None = None,
@@ -165,7 +173,7 @@ class Journal:
         rows: int = 0,
         cost: float = 0.0,
     ) -> tuple[datetime, datetime]:
-        """What came of it; returns when it started and ended."""
+        """What came of it; returns when it started and ended. It need not be on disk yet."""
         parameters = {
             "id": row.id,
             "state": state,
@@ -175,7 +183,7 @@ class Journal:
             "bytes": len(result or "") + len(table or b""),
             "rows": rows,
             "cost": cost,
-            "commit": _commit(effect),
+            "commit": "off",
         }
         found = await self._database.fetch_one_surely(_FINISH, parameters)
         if found is None:
@@ -227,7 +235,3 @@ def _made(session: str, cell: str, row: dict[str, Any]) -> Made:
             cost=row["cost"],
         ),
     )
-
-
-def _commit(effect: Effect) -> str:
-    return "off" if effect == "read" else "on"

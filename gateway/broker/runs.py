@@ -80,7 +80,7 @@ class Runs:
                 row = await self._entered(call)
                 if isinstance(row, Outcome):
                     return row
-                if call.tool.effect == "read":
+                if call.tool.effect == "read" or row.goes_out:
                     return await self._perform(call, row)
             flight = self._flights.of(call.key)
             flight.held = True
@@ -98,7 +98,7 @@ class Runs:
         """The row of a write, or of a read that the journal may have the answer of; or what it has come to already."""
         if call.tool.effect != "read":
             await self.reads_in(call.grant.session)  # what its arguments came from
-        row = await self.claim(call)
+        row = await self.claim(call, at_once=await self._unasked(call))
         if row.settled:
             return self._replayed(call, row)
         if row.fresh:
@@ -107,14 +107,19 @@ class Runs:
             return self._new_in_replay(call)
         return row
 
-    async def claim(self, call: Call) -> Row:
+    async def _unasked(self, call: Call) -> bool:
+        """A write that goes out as soon as it is entered, if it was not entered before."""
+        return call.tool.effect != "read" and not call.cell.replay and await self.admission.unasked(call)
+
+    async def claim(self, call: Call, *, at_once: bool = False) -> Row:
         """Enter a write, or find it where it was entered before."""
-        return await self._journal.claim(call.key, call.grant, call.tool.effect, call.text, call.request)
+        journal, effect = self._journal, call.tool.effect
+        return await journal.claim(call.key, call.grant, effect, call.text, call.request, at_once=at_once)
 
     async def _refused(self, call: Call, row: Row, refusal: Refusal) -> Outcome:
         body = self._attempts.error_body(refusal.error, call.key.tool)
         if refusal.state == "failed":
-            await self._journal.finish(row, call.tool.effect, "failed", error=body)
+            await self._journal.finish(row, "failed", error=body)
         if refusal.state == "pending":
             call.cell.paused = refusal.error
         return Outcome(msgspec.structs.replace(call.record(refusal.state), error=body), error=body)
@@ -196,20 +201,20 @@ class Runs:
         task.add_done_callback(self._entering.discard)
 
     async def _perform(self, call: Call, row: Row) -> Outcome:
-        effect, done = call.tool.effect, Attempt("applied")
+        done, write = Attempt("applied"), call.tool.effect != "read"
         await self._observe("before", call.record(row.state))
-        if effect != "read":
+        if write and not row.goes_out:
             await self._journal.executing(row)
+        new = row.goes_out or row.state in ("decided", "pending")
         try:
-            await self._attempt(call, done, resuming=effect != "read" and row.state not in ("decided", "pending"))
+            await self._attempt(call, done, resuming=write and not new)
         except asyncio.CancelledError:
-            await self._journal.finish(row, effect, "unknown")
+            await self._journal.finish(row, "unknown")
             raise
         await self._observe("sent", call.record("executing"))
         value = done.value
         started, ended = await self._journal.finish(
             row,
-            effect,
             done.state,
             result=value.text,
             table=value.table,

@@ -94,7 +94,10 @@ class MortalJournal(Journal):
 
     async def claim(self, *args: Any, **kwargs: Any) -> Row:
         await self._life.pass_by("asked")
-        return await super().claim(*args, **kwargs)
+        row = await super().claim(*args, **kwargs)
+        if row.goes_out:
+            await self._life.pass_by("executing")
+        return row
 
     async def executing(self, row: Row) -> None:
         await super().executing(row)

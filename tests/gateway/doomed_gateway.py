@@ -123,7 +123,15 @@ class Death:
         self.after(WriteBehind, "put", "read kept before answered")
         self.before(_Line, "send", "read answered before sent to journal")
         self.before(Journal, "claim", "before journal")
-        self.after(Journal, "executing", "executing before sent upstream")
+        claim = Journal.claim
+
+        async def claimed(*args: Any, **kwargs: Any) -> Any:
+            row = await claim(*args, **kwargs)
+            if row.goes_out:
+                self.pass_by("executing before sent upstream")
+            return row
+
+        Journal.claim = claimed  # type: ignore[method-assign]
         answer = _Connection.send
 
         def answered(connection: _Connection, *pieces: bytes | memoryview) -> None:

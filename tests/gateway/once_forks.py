@@ -94,9 +94,9 @@ async def gateway(place: Place, life: Deadly, *, resume: bool, ready: int, stop:
     transport = WayToShop(httpx.AsyncHTTPTransport(), life)
 
     class Journal(MortalJournal):
-        async def claim(self, key: Any, *rest: Any) -> Any:
+        async def claim(self, key: Any, *rest: Any, **how: Any) -> Any:
             life.tool, transport.writes = key.tool, 0
-            return await super().claim(key, *rest)
+            return await super().claim(key, *rest, **how)
 
     answer = _Connection.send
 

@@ -334,7 +334,7 @@ async def test_an_observer_sees_every_boundary_and_cannot_break_a_call(world: Wo
     world.observers.append(observer)
     client = await world.armed()
     assert await call(client, "add", name="n") == {"name": "n", "total": 1}
-    assert seen == [("before", "decided"), ("sent", "executing"), ("after", "applied")]
+    assert seen == [("before", "executing"), ("sent", "executing"), ("after", "applied")]
 
 
 async def test_a_call_fails_in_order_when_the_journal_is_gone(world: World, call: Any) -> None:
