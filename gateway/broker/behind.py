@@ -90,6 +90,7 @@ class WriteBehind:
     async def put(self, read: Read) -> None:
         """The row outlives this process, and is on its way, when this returns. Waits only where too much is already."""
         while self._weight > ROOM:
+            self._freight.hurry()
             self._room.clear()
             await self._room.wait()
         weight = len(read.result or "") + len(read.table or b"") + len(read.args) + 1000
@@ -118,11 +119,13 @@ class WriteBehind:
         """
         if session in self._sessions:
             self._send_unsent()
+            self._freight.hurry()
             await asyncio.gather(*(asyncio.shield(each.written) for each in tuple(self._sessions[session])))
 
     async def close(self, timeout_s: float) -> None:
         """Wait a little for what is on its way, then close."""
         self._send_unsent()
+        self._freight.hurry()
         if self._waiting:
             await asyncio.wait([each.written for each in self._waiting], timeout=timeout_s)
         if self._connecting is not None:

@@ -109,6 +109,9 @@ class Contexts:
                 unusable[name] = refusal(str(error), tool=tool.qualified_name)
                 return None
 
+        configured = self._tenants.get(grant.tenant)
+        has_shop = configured is not None and configured.shop is not None
+        has_tables = configured is not None and configured.supabase is not None
         try:
             return ToolContext(
                 tenant=grant.tenant,
@@ -117,12 +120,12 @@ class Contexts:
                 idempotency_key=idempotency_key,
                 resuming=resuming,
                 http=self.http,
-                shop=await usable("shop", self.shop(grant.tenant)),
+                shop=await usable("shop", self.shop(grant.tenant)) if has_shop else None,
                 database=self._database.tenant(grant.tenant),
                 embedder=self._embedder,
-                supabase=await usable("supabase", self.supabase(grant.tenant)),
+                supabase=await usable("supabase", self.supabase(grant.tenant)) if has_tables else None,
                 unusable=unusable,
-                credentials=await self._credentials(grant.tenant, tool.credentials),
+                credentials=await self._credentials(grant.tenant, tool.credentials) if tool.credentials else {},
             )
         except CredentialMissing as error:
             raise refusal(str(error), tool=tool.qualified_name) from None

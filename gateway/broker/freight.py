@@ -29,6 +29,10 @@ Connect = Callable[[], Coroutine[Any, Any, AsyncConnection[Any]]]
 #: Rows from this size on, in bytes.
 LARGE = 128 * 1024
 
+#: Seconds that a row waits before it is written, unless somebody waits for it: its answer is on the way meanwhile, and
+#: what it is worth to its reader is not to wait for the copies of it that the journal takes.
+AFTER_S = 0.05
+
 #: Pauses between attempts to connect again, seconds: the first, doubled each time up to the second.
 PAUSES_S = (0.05, 2.0)
 
@@ -46,15 +50,25 @@ class Freight:
         self._rows: deque[Waiting] = deque()
         self._connection: AsyncConnection[Any] | None = None
         self._carrying: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[str] | None = None
 
     def send(self, waiting: Waiting) -> None:
         self._rows.append(waiting)
-        if self._carrying is None or self._carrying.done():
+        if self._later is None and (self._carrying is None or self._carrying.done()):
+            self._later = asyncio.get_running_loop().call_later(AFTER_S, self.hurry)
+
+    def hurry(self) -> None:
+        """Somebody waits for what was sent."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
             self._carrying = asyncio.create_task(self._carry())
 
     async def close(self) -> None:
         """What is not written by now is not."""
+        if self._later is not None:
+            self._later.cancel()
         if self._carrying is not None:
             self._carrying.cancel()
             if self._connection is not None and self._writing is not None:

@@ -40,8 +40,6 @@ _BOUNDS: tuple[tuple[str, str, float, Callable[[float], str]], ...] = (
     ("dollars", "dollars", 1, lambda n: f"{n:,.4f} dollars for tool calls"),
 )
 
-_ATTRIBUTES = {name: attribute for name, attribute, _, _ in _BOUNDS}
-
 
 def _setting(name: str, of: str) -> str:
     return f"{of}_mb" if name == "mb" else f"{name}_per_{of}"
@@ -59,6 +57,10 @@ class CellBudget:
             for of in ("cell", "session")
         }
         self._cell = Spent()
+        self._most = tuple(
+            (spent, Spent(*(self._limits[name, of] for name, _, _, _ in _BOUNDS)), of)  # type: ignore[arg-type]
+            for spent, of in ((self._cell, "cell"), (session, "session"))
+        )
 
     def take_call(self) -> None:
         """Count one call, before anything is done about it.
@@ -66,10 +68,15 @@ class CellBudget:
         Raises:
             BudgetExceeded: something is used up already; with what was spent.
         """
-        for spent, of in ((self._cell, "cell"), (self._session, "session")):
-            for name, attribute, _, _ in _BOUNDS:
-                if getattr(spent, attribute) >= self._limits[name, of]:
-                    raise self._exceeded(name, of)
+        for spent, most, of in self._most:
+            if (
+                spent.calls >= most.calls
+                or spent.rows >= most.rows
+                or spent.bytes >= most.bytes
+                or spent.seconds >= most.seconds
+                or spent.dollars >= most.dollars
+            ):
+                raise self._exceeded(self._used_up(of), of)
         self._cell.calls += 1
 
     def take_fresh_call(self) -> None:
@@ -82,7 +89,11 @@ class CellBudget:
         Raises:
             BudgetExceeded: with what was spent.
         """
-        self._take("mb", Spent(bytes=count))
+        for spent, _, _ in self._most:
+            spent.bytes += count
+        for spent, most, of in self._most:
+            if spent.bytes > most.bytes:
+                raise self._exceeded("mb", of)
 
     def take_rows(self, count: int) -> None:
         """Count the rows of a result, or of a part of one.
@@ -90,15 +101,21 @@ class CellBudget:
         Raises:
             BudgetExceeded: with what was spent.
         """
-        self._take("rows", Spent(rows=count))
+        for spent, _, _ in self._most:
+            spent.rows += count
+        for spent, most, of in self._most:
+            if spent.rows > most.rows:
+                raise self._exceeded("rows", of)
 
     def take_seconds(self, seconds: float) -> None:
         """Count time, which is over: the next call finds that there is none left."""
-        self._add(Spent(seconds=seconds))
+        for spent, _, _ in self._most:
+            spent.seconds += seconds
 
     def take_dollars(self, dollars: float) -> None:
         """Count money, which is spent: the next call finds that there is none left."""
-        self._add(Spent(dollars=dollars))
+        for spent, _, _ in self._most:
+            spent.dollars += dollars
 
     def take_up(self, row: Row) -> None:
         """Count a call that the cell made under another gateway. The session's budget has it from the journal."""
@@ -114,16 +131,10 @@ class CellBudget:
             for spent, of in ((self._cell, "cell"), (self._session, "session"))
         }
 
-    def _add(self, more: Spent) -> None:
-        self._cell.add(more)
-        self._session.add(more)
-
-    def _take(self, name: str, more: Spent) -> None:
-        self._add(more)
-        attribute = _ATTRIBUTES[name]
-        for spent, of in ((self._cell, "cell"), (self._session, "session")):
-            if getattr(spent, attribute) > self._limits[name, of]:
-                raise self._exceeded(name, of)
+    def _used_up(self, of: str) -> str:
+        """The first bound that is."""
+        spent = self._cell if of == "cell" else self._session
+        return next(name for name, attribute, _, _ in _BOUNDS if getattr(spent, attribute) >= self._limits[name, of])
 
     def _exceeded(self, name: str, of: str) -> BudgetExceeded:
         _, attribute, _, words = next(bound for bound in _BOUNDS if bound[0] == name)

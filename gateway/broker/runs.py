@@ -179,9 +179,10 @@ class Runs:
         finally:
             entering.cancel()
         await self._observe("sent", call.record("executing"))
-        read = replace(
-            read,
+        read = Read(
+            *(call.key, call.grant, call.text, call.request),
             state=done.state,
+            started=read.started,
             ended=datetime.now(UTC),
             result=done.value.text,
             table=done.value.table,
@@ -246,6 +247,8 @@ class Runs:
         return Outcome(record, done.value, done.error, call.tool.streams and call.parts is not None)
 
     async def pins(self, session: Session, grant: Grant) -> SessionPins:
+        if session.pins is not None:
+            return session.pins
         async with session.pinning:
             if session.pins is None:
                 session.pins = await self._contexts.pins(grant)

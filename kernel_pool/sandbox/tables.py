@@ -25,7 +25,7 @@ def frame_of(data: memoryview) -> DataFrame:
     exact = {pyarrow.int64(): pandas.Int64Dtype(), pyarrow.bool_(): pandas.BooleanDtype()}
     try:
         table = pyarrow.ipc.open_stream(data).read_all()
-        frame = table.to_pandas()
+        frame = table.to_pandas(use_threads=False)  # a kernel has a share of a core: threads would wait for one another
     except pyarrow.ArrowException as error:
         raise Unreadable(f"the tool broker sent a table that cannot be read ({error})") from None
     for name, column in zip(table.column_names, table.columns, strict=True):
