@@ -13,8 +13,8 @@ from kernel_pool.types import CellResult
 from servers.tool import Role as Role
 from servers.tool import Tool
 
-#: decided -> executing -> applied | failed | unknown. Where a person is asked: pending -> decided | denied. What was
-#: applied may be taken back: reverted.
+#: decided -> executing -> applied | failed | unknown; executing at once where nobody is asked. Where a person is asked:
+#: pending -> decided | denied. What was applied may be taken back: reverted.
 CallState = Literal["decided", "executing", "applied", "failed", "unknown", "pending", "denied", "reverted"]
 
 
