@@ -28,20 +28,24 @@ def check_arguments(
     Raises:
         ToolInputError: all problems at once; `data` has `valid`, `unknown`, `missing` and `invalid` names.
     """
-    known = {p.name for p in parameters}
-    unknown = [key for key in args if key not in known]
-    missing = [p.name for p in parameters if p.required and p.name not in args]
     checked: dict[str, Any] = {}
     invalid: dict[str, str] = {}
+    missing: list[str] = []
+    found = 0
     for parameter in parameters:
-        if parameter.name not in args:
-            if not parameter.required:
-                checked[parameter.name] = parameter.default
+        key = parameter.name
+        if key not in args:
+            if parameter.required:
+                missing.append(key)
+            else:
+                checked[key] = parameter.default
             continue
+        found += 1
         try:
-            checked[parameter.name] = msgspec.convert(args[parameter.name], parameter.annotation, strict=False)
+            checked[key] = msgspec.convert(args[key], parameter.annotation, strict=False)
         except (msgspec.ValidationError, TypeError) as error:
-            invalid[parameter.name] = _type_problem(parameter, args[parameter.name], error)
+            invalid[key] = _type_problem(parameter, args[key], error)
+    unknown = [] if found == len(args) else sorted(set(args) - {p.name for p in parameters}, key=list(args).index)
     _raise_problems(name, qualified_name, parameters, unknown, missing, invalid)
     return checked
 

@@ -20,6 +20,9 @@ from servers.errors import OutputSchemaError, ToolInputError
 MAX_ARGUMENTS = 64
 MAX_NAME = 100
 
+_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_compact = json.JSONEncoder(separators=(",", ":"))
+
 
 def parse_arguments(body: bytes, *, max_values: int) -> dict[str, Any]:
     """The JSON object that a kernel sent, before any of it is trusted.
@@ -63,7 +66,7 @@ def canonical(args: Mapping[str, Any]) -> tuple[str, str]:
     """
     try:
         plain = msgspec.to_builtins(args)
-        text = json.dumps(plain, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _canonical.encode(plain)
         return text, hashlib.sha256(text.encode()).hexdigest()
     except UnicodeEncodeError:
         raise ToolInputError("A string among the arguments is no valid Unicode (a lone surrogate).") from None
@@ -80,7 +83,7 @@ def encode_result(tool: str, value: object) -> str:
         OutputSchemaError: it is no plain data.
     """
     try:
-        return json.dumps(value, separators=(",", ":"))
+        return _compact.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise OutputSchemaError(f"{tool}: the result is no plain data: {error}", tool=tool) from None
 

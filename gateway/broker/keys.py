@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class CallKey:
+class CallKey(NamedTuple):
     """What makes two calls the same one."""
 
     session: str
@@ -18,8 +17,12 @@ class CallKey:
     args_hash: str
     occurrence: int
 
-    @cached_property
+    @property
     def idempotency_key(self) -> str:
         """Follows from the rest, so that no attempt can have another one."""
-        parts = json.dumps([self.session, self.cell, self.tool, self.args_hash, self.occurrence])
-        return hashlib.sha256(parts.encode()).hexdigest()[:32]
+        return _digest(self)
+
+
+@lru_cache(maxsize=1024)  # one call asks for it several times
+def _digest(key: CallKey) -> str:
+    return hashlib.sha256(json.dumps(list(key)).encode()).hexdigest()[:32]

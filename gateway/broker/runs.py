@@ -57,6 +57,9 @@ class Runs:
         self._observers = tuple(observers)
         self._learn = learn
         self._entering: set[asyncio.Task[None]] = set()
+        #: Reads under way that the journal does not know of yet, each with the time when it shall; and who looks.
+        self._begun: dict[CallKey, tuple[float, Read]] = {}
+        self._looking: asyncio.TimerHandle | None = None
 
     async def run(self, call: Call) -> Outcome:
         """Never raises but when cancelled: what goes wrong is an outcome."""
@@ -166,10 +169,11 @@ class Runs:
         """A read that the journal does not have: it goes out at once, and its row is written behind it."""
         call.cell.budget.take_fresh_call()
         read = Read(call.key, call.grant, call.text, call.request, "executing", datetime.now(UTC))
-        entering = asyncio.get_running_loop().call_later(self._settings.entered_after_s, self._enter, read)
+        self._watch(read)
         done = Attempt("applied")
         try:
-            await self._observe("before", call.record("executing"))
+            if self._observers:
+                await self._observe("before", call.record("executing"))
             await self._attempt(call, done, resuming=False)
         except asyncio.CancelledError:
             if not done.batches:
@@ -177,8 +181,9 @@ class Runs:
                 raise
             # a stream that nobody reads on: what was read was read
         finally:
-            entering.cancel()
-        await self._observe("sent", call.record("executing"))
+            self._begun.pop(call.key, None)
+        if self._observers:
+            await self._observe("sent", call.record("executing"))
         read = Read(
             *(call.key, call.grant, call.text, call.request),
             state=done.state,
@@ -194,6 +199,24 @@ class Runs:
         )
         await self._journal.reads.put(read)
         return await self._done(call, done, read.started, read.ended)
+
+    def _watch(self, read: Read) -> None:
+        """One timer for all: most reads are over before it is due."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._settings.entered_after_s
+        self._begun[read.key] = due, read
+        if self._looking is None:
+            self._looking = loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._looking = None
+        for key, (due, read) in list(self._begun.items()):
+            if due > loop.time():
+                self._looking = loop.call_at(due, self._look)
+                return
+            del self._begun[key]
+            self._enter(read)
 
     def _enter(self, read: Read) -> None:
         """A read takes long: its row says from now on that it is under way."""

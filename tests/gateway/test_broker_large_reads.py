@@ -10,7 +10,7 @@ from broker_world import World
 
 from gateway.broker.freight import LARGE
 from gateway.broker.keys import CallKey
-from gateway.types import Grant
+from gateway.types import CallRecord, Grant
 
 SIZE = 2 * LARGE
 
@@ -55,3 +55,23 @@ async def test_a_write_whose_row_is_lost_does_not_go_out(world: World) -> None:
     await world.database.execute("DELETE FROM call")
     with pytest.raises(LookupError, match="not in the journal any more"):
         await world.journal.executing(row)
+
+
+async def test_a_write_that_nobody_is_asked_about_is_on_disk_when_it_goes_out(world: World) -> None:
+    async def lsn(which: str) -> int:
+        row = await world.database.fetch_one(f"SELECT pg_wal_lsn_diff({which}(), '0/0')::bigint AS at")
+        return int(row["at"]) if row else 0
+
+    grant = await world.session()
+    await world.broker.begin_cell("s1", "c1")
+    seen: list[tuple[str, bool]] = []
+    before = 0
+
+    async def observe(boundary: Any, record: CallRecord) -> None:
+        if boundary == "before":
+            seen.append((record.state, await lsn("pg_current_wal_flush_lsn") > before))
+
+    world.observers.append(observe)
+    before = await lsn("pg_current_wal_insert_lsn")
+    await world.broker.call(grant, "counting.add", {"name": "n"})
+    assert seen == [("executing", True)]
