@@ -87,7 +87,7 @@ class ApprovalRows:
 
     async def recent(self, grant: Grant) -> Recent:
         """Writes of the last hour, of the session and of the tenant's sessions of this role."""
-        row = await self._database.fetch_one(
+        row = await self._database.fetch_one_surely(
             _RECENT, {"session": grant.session, "tenant": grant.tenant, "role": grant.role}
         )
         return Recent(**row) if row else Recent()
