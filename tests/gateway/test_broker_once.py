@@ -147,7 +147,7 @@ async def test_a_write_without_an_answer_is_looked_up_when_the_cell_runs_again(w
 
 
 async def test_a_write_over_its_time_is_looked_up(world: World, call: Any) -> None:
-    world.new_broker(call_timeout_s=0.1)
+    world.new_broker(call_timeout_s=1)
     client = await world.armed()
     with pytest.raises(CallFailed):
         await call(client, "wait_and_add", gate="g")
