@@ -129,13 +129,14 @@ def test_a_credential_is_set_listed_rotated_and_deleted_and_never_shown(gateway:
     assert value not in "".join(said)
 
 
+@pytest.mark.timeout(300)  # ten commands that start anew
 def test_the_pages_commands_work(gateway: ServedGateway, folder: Path, env: dict[str, str]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "credentials.md").read_text()
     [commands] = re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S)
     script = "set -e\n" + commands.replace("acme", "shop")
     path = f"{Path(sys.executable).parent}:{env['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=env | {"PATH": path}, capture_output=True, text=True, timeout=120
+        ["bash", "-c", script], cwd=folder, env=env | {"PATH": path}, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "shop: store_secret is deleted." in done.stdout
