@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from gateway.agent.types import TurnResult
 from gateway.tokens import TurnTokens
+from gateway.transcripts.clean import clean_text
 
 Finish = Literal["stop", "length"]
 
@@ -111,7 +112,7 @@ def finish_of(result: TurnResult) -> Finish | None:
 
 def text_of(result: TurnResult) -> str:
     """What the customer is told: the answer, or that there is none."""
-    return result.answer or result.message
+    return clean_text(result.answer or result.message)
 
 
 def completion_of(head: Head, result: TurnResult, finish: Finish) -> Completion:
@@ -143,6 +144,7 @@ class Spoken:
         self._live = live
         self._place = (0, 0)
         self._part = ""
+        self._answered = ""
         #: All that was sent.
         self.said = ""
 
@@ -150,6 +152,7 @@ class Spoken:
         """What of the model's words is to be sent now."""
         if not self._live:
             return ""
+        text = clean_text(text)
         if self._place != (step, attempt):
             self._place, self._part = (step, attempt), ""
         before, self._part = self._part, self._part + text
@@ -159,7 +162,11 @@ class Spoken:
 
     def answer(self, text: str) -> str:
         """What is left to be sent of the answer."""
-        return "" if self._part.strip() == text.strip() else self._send(text, apart=True)
+        text = clean_text(text)
+        if text.strip() in (self._part.strip(), self._answered):
+            return ""
+        self._answered = text.strip()
+        return self._send(text, apart=True)
 
     def _send(self, text: str, *, apart: bool) -> str:
         sent = f"\n\n{text}" if apart and self.said else text

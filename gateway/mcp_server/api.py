@@ -68,6 +68,8 @@ class Api:
             async with self._http.stream("POST", path, json=body, headers=headers) as response:
                 await _check(response)
                 async for event in EventSource(response).aiter_sse():
+                    if not event.data:  # a sign of life, which has the id of the event before it
+                        continue
                     yield Event(event.event, event.json())  # type: ignore[arg-type]
 
     async def _ask(

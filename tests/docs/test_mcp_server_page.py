@@ -32,13 +32,17 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def gateway(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGateway]:
+def env(postgres: str) -> Iterator[dict[str, str]]:
+    with own_database(postgres) as url:
+        yield environment(url, OMNIOPS_TENANTS__ACME__TOKEN=KEY)
+
+
+@pytest.fixture(scope="module")
+def gateway(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedGateway]:
     data = tmp_path_factory.mktemp("mcp-server-page") / "data"
     data.mkdir(mode=0o700)
-    with own_database(postgres) as url:
-        env = environment(url, OMNIOPS_TENANTS__ACME__TOKEN=KEY)
-        with served(data, env) as running:
-            yield running
+    with served(data, env) as running:
+        yield running
 
 
 async def tools_of(client: Client) -> dict[str, Any]:
@@ -46,14 +50,19 @@ async def tools_of(client: Client) -> dict[str, Any]:
         return {tool.name: tool for tool in (await client.list_tools()).tools}
 
 
+def over_stdio(gateway: ServedGateway) -> Client:
+    """As the page's first configuration has it."""
+    config = json.loads(blocks("json")[0])["mcpServers"]["omniops"]
+    assert config["command"] == "omniops"
+    env = environment(**(config["env"] | {"OMNIOPS_CLIENT__URL": gateway.url}))
+    args = ["-m", "gateway.cli", *config["args"]]
+    return Client(StdioServerParameters(command=sys.executable, args=args, env=env, cwd=gateway.data_dir.parent))
+
+
 async def test_the_configurations_connect_and_the_tools_are_those_of_the_page(gateway: ServedGateway) -> None:
-    by_stdio, by_http = (json.loads(block)["mcpServers"]["omniops"] for block in blocks("json"))
+    by_http = json.loads(blocks("json")[1])["mcpServers"]["omniops"]
     named = re.findall(r"^\| `(\w+)` \|", PAGE, re.M)
-    assert by_stdio["command"] == "omniops"
-    env = environment(**(by_stdio["env"] | {"OMNIOPS_CLIENT__URL": gateway.url}))
-    args = ["-m", "gateway.cli", *by_stdio["args"]]
-    parameters = StdioServerParameters(command=sys.executable, args=args, env=env, cwd=gateway.data_dir.parent)
-    assert list(await tools_of(Client(parameters))) == named
+    assert list(await tools_of(over_stdio(gateway))) == named
     async with httpx2.AsyncClient(headers=by_http["headers"], timeout=60) as http:
         url = by_http["url"].replace("http://127.0.0.1:8765", gateway.url)
         assert list(await tools_of(Client(streamable_http_client(url, http_client=http)))) == named
@@ -79,3 +88,21 @@ def test_a_wrong_key_is_said_at_once(gateway: ServedGateway) -> None:
 
 def test_the_settings_are_those_that_there_are() -> None:
     assert set(re.findall(r"`mcp_server\.(\w+)`", PAGE)) == set(McpServerSettings.model_fields)
+
+
+async def test_a_gateway_that_is_started_again_goes_on_with_the_session(
+    gateway: ServedGateway, env: dict[str, str]
+) -> None:
+    """The last one of the module: it ends the gateway."""
+    port = gateway.url.rpartition(":")[2]
+    async with over_stdio(gateway) as client:
+        first = (await client.call_tool("run_cell", {"code": "kept = 6 * 7"})).structured_content
+        assert gateway.stop() == 0
+        away = await client.call_tool("run_cell", {"code": "kept"})
+        assert away.is_error
+        assert "gateway" in str(away.content)
+        with served(gateway.data_dir, env, "--port", port):
+            again = await client.call_tool("run_cell", {"code": "kept"})
+    assert not again.is_error, again.content
+    assert again.structured_content["session"] == first["session"]
+    assert "42" in again.structured_content["envelope"]

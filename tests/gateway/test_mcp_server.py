@@ -86,7 +86,7 @@ async def place(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Asyn
             url,
             tenants={"shop": {"token": SHOP}, "other": {"token": OTHER}},
             agent={"everyday_tools": ()},
-            server={"shutdown_grace_s": 2, "max_request_mb": 1},
+            server={"shutdown_grace_s": 2, "max_request_mb": 1, "heartbeat_s": 0.1},
             mcp_server={"page": 2, "progress_chars": 10, "resource_kb": 64, "max_sessions": 20},
         )
         async with open_gateway(settings, registry=counting.registry()) as gateway:
