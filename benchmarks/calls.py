@@ -198,11 +198,19 @@ class _NoJournal(Journal):
         self._now = datetime.now(UTC)
 
     async def claim(
-        self, key: CallKey, grant: Grant, effect: Any, args: str, request: str = "", *, at_once: bool = False
+        self,
+        key: CallKey,
+        grant: Grant,
+        effect: Any,
+        args: str,
+        request: str = "",
+        *,
+        at_once: bool = False,
+        fence: int | None = None,
     ) -> Row:
         return Row(1, fresh=True, state="executing", result=None, error=None, started=self._now, ended=None)
 
-    async def executing(self, row: Row) -> None:
+    async def executing(self, row: Row, session: str = "", fence: int | None = None) -> None:
         pass
 
     async def finish(self, row: Row, state: CallState, **_: Any) -> tuple[datetime, datetime]:

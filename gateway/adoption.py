@@ -47,7 +47,7 @@ async def adopt_all(
             return
         try:
             info = await rows.get(note) if NAME.match(note) else None
-            if info is not None and info.state == "live":
+            if info is not None and info.state == "live" and not info.elsewhere:
                 await _adopt(info, kernel, rows, broker, runner, take_in, queue, told)
                 return
             # a session that is lost and has a kernel was being restored: not all of its variables are there

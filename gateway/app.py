@@ -16,6 +16,7 @@ from gateway.jupyter import routes as jupyter
 from gateway.jupyter import socket as channels
 from gateway.openapi import TAGS, describe, operation_id
 from gateway.operations.entrance import Entrance
+from gateway.peers.middleware import Elsewhere
 from gateway.routes import (
     approvals,
     chat,
@@ -73,6 +74,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.state.jupyter = gateway.jupyter
     install(app)
     settings = gateway.settings
+    app.add_middleware(Elsewhere, gateway=gateway)
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.server.max_request_mb * 2**20,

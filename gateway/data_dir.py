@@ -73,6 +73,18 @@ class DataDir:
             raise DataDirError(f"The access token in {path} cannot be read: {error}. Remove the file.") from error
         return kept
 
+    def id(self) -> str:
+        """By which gateways on a database know each other; made at the first call. Raises DataDirError."""
+        path = self.path / "gateway.id"
+        try:
+            kept = path.read_text().strip() if path.exists() else ""
+            if not kept:
+                kept = secrets.token_hex(8)
+                write_atomically(path, f"{kept}\n".encode())
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataDirError(f"The gateway's id in {path} cannot be read: {error}. Remove the file.") from error
+        return kept
+
     def announce(self, running: Running) -> None:
         """Tell this user's other programs where the gateway is."""
         write_atomically(self._running, msgspec.json.encode(running))

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -49,6 +50,10 @@ class LiveSession:
     #: Why the kernel is gone; "" while there is one, or before there was one.
     lost: str = ""
     over: bool = False
+    #: Taken over from a gateway that is gone: its cells are to run again before anything else.
+    moved: bool = False
+    #: All that runs or waits for it here.
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     #: An event for each cell that runs or waits, in order; set at its end.
     cells: deque[asyncio.Event] = field(default_factory=deque)
     #: Those that run or wait, by their ids.

@@ -4,20 +4,16 @@ reverse."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import msgspec
 
-from gateway.agent.model_error import NOT_CONFIGURED
 from gateway.approvals.desk import Desk
 from gateway.approvals.due_rows import DueRows
 from gateway.approvals.gate import Clock, Gate, wall_clock
@@ -29,11 +25,9 @@ from gateway.auth import Tokens
 from gateway.broker import Broker, Contexts, Journal
 from gateway.broker.from_journal import FromJournal
 from gateway.broker.scrub import Scrubber
-from gateway.broker.spool import Spool
 from gateway.catalog import Catalog
 from gateway.cell_check import CellChecks
 from gateway.chat import Chat
-from gateway.checking.checker import Checker
 from gateway.credentials.keys import Keys, KeysError
 from gateway.credentials.known import Secrets
 from gateway.credentials.store import CredentialRows
@@ -54,12 +48,14 @@ from gateway.operations.draining import Drain
 from gateway.operations.metrics import Metrics
 from gateway.operations.outward import open_tracer, upstream_hooks
 from gateway.operations.readiness import Readiness, readiness_of
-from gateway.postgres import EmbeddedPostgres, PostgresConfig, PostgresError
+from gateway.peers.together import Peers, open_peers
+from gateway.postgres import PostgresError
 from gateway.profiles import profile_for
 from gateway.session_rows import SessionRows
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.start_error import StartError
+from gateway.starting import cancelled, checker_of, model_of, open_database_url, spool_of
 from gateway.tokens import prepare
 from gateway.tool_catalogue import Catalogue
 from gateway.tool_vectors import ToolVectors
@@ -78,7 +74,7 @@ from servers.errors import ToolNotFound
 from servers.registry import Collision, Registry, load_registry
 
 if TYPE_CHECKING:
-    from gateway.agent.model import ModelClient
+    pass
 
 
 @dataclass(frozen=True)
@@ -119,6 +115,8 @@ class Gateway:
     mcp_front: McpFront
     #: None: tracing is off.
     tracer: Tracer | None
+    #: Other gateways on the database.
+    peers: Peers
     started: datetime
     #: One line for people.
     isolation: str
@@ -177,7 +175,7 @@ async def _start(
     keep = settings.pool.on_stop == "keep"
     metrics, drain = Metrics(settings.metrics, settings.model), Drain(settings.server.shutdown_grace_s)
     pool, isolation = await pool_of(settings, folder / "pool", files, metrics.leased)
-    database_url = asyncio.create_task(_database_url(stack, settings, data_dir.path, folder))
+    database_url = asyncio.create_task(open_database_url(stack, settings, data_dir.path, folder))
     token_tables = asyncio.create_task(asyncio.to_thread(prepare))
     try:
         await pool.start()
@@ -188,6 +186,7 @@ async def _start(
     database = Database(url, settings.database)
     await database.open()
     stack.push_async_callback(database.close)
+    peers = await open_peers(stack, database, settings, data_dir.id(), keep=keep)
     tracer = await stack.enter_async_context(open_tracer(settings.tracing))
     http = await stack.enter_async_context(httpx.AsyncClient(event_hooks=upstream_hooks(settings.tracing)))
     embedder = MiniLm()
@@ -207,22 +206,24 @@ async def _start(
     await mcp.open()
     approvals = ApprovalRows(database)
     gate = Gate(approvals, settings, clock=clock, redact=scrubber.text)
-    journal = Journal(database, _spool(data_dir.path))
+    journal = Journal(database, spool_of(data_dir.path))
     observers = (metrics.observe, *observers)
     vectors = ToolVectors(embedder, data_dir.path / "tool-vectors.sqlite", settings.finding)
-    by_meaning = vectors if settings.finding.by_meaning else None
-    broker = Broker(catalogue, journal, contexts, settings.broker, observers, shapes.learn, gate, by_meaning)
+    by_meaning, held = vectors if settings.finding.by_meaning else None, peers.owners
+    broker = Broker(catalogue, journal, contexts, settings.broker, observers, shapes.learn, gate, by_meaning, held)
     stack.push_async_callback(broker.close)
     await journal.reads.recover(settings.broker.journal_s)  # kernels that are taken over later go on from there
-    checker = await _checker(stack, settings, folder, registry)
+    checker = await checker_of(stack, settings, folder, registry)
     kept = settings.transcripts
     transcripts = TranscriptStore(
         data_dir.transcripts, Redaction(scrubber.known, kept.masked), sync=kept.sync, at_once_kb=kept.notebook_kb
     )
     index = Index(database)
+    if peers.mirror is not None:
+        transcripts.keeping.mirror = peers.mirror.push
     upkeep = Upkeep(transcripts, index, notebook_after_s=kept.notebook_after_s)
     stack.push_async_callback(upkeep.close)
-    rows = SessionRows(database)
+    rows = SessionRows(database, peers.owners)
     sessions = Sessions(
         rows=rows,
         pool=pool,
@@ -234,17 +235,26 @@ async def _start(
         profile_for=partial(profile_for, settings),
         checks=CellChecks(checker, catalogue),
         redact=scrubber.known,
+        bring_up=None if peers.mirror is None else peers.mirror.bring_up,
+        recover=settings.peers.restore,
     )
+    peers.owners.lost = sessions.moves.evict
     stack.push_async_callback(_close_sessions, sessions, drain, keep)
     stack.callback(gate.close)  # first: a cell that waits for a person ends in order
-    jupyter = JupyterKernels(JupyterRows(database), sessions, settings, profile_for(settings, "analyst"))
+    jupyter = JupyterKernels(
+        JupyterRows(database, peers.owners.id), sessions, settings, profile_for(settings, "analyst")
+    )
     stack.push_async_callback(jupyter.close)
     async with jupyter.adopting():
         with tracing_by(tracer):
             await sessions.adopt()
     steps = DirectSteps(sessions, broker)
     resumer = Resumer(
-        DueRows(database), settings.approvals, sessions=sessions, run_step=steps.again, here=lambda: sessions.here
+        DueRows(database, peers.owners.id),
+        settings.approvals,
+        sessions=sessions,
+        run_step=steps.again,
+        here=lambda: sessions.here,
     )
 
     def decided(approval: str) -> None:
@@ -252,19 +262,26 @@ async def _start(
         resumer.wake()
 
     desk = Desk(approvals, settings.approvals, decided=decided, clock=clock, scrubber=scrubber)
-    eraser = Eraser(database, sessions, transcripts, index)
-    stack.push_async_callback(_cancelled, asyncio.create_task(eraser.retain(kept.keep_days)))
+    eraser = Eraser(database, sessions, transcripts, index, peers.mirror)
+    stack.push_async_callback(cancelled, asyncio.create_task(eraser.retain(kept.keep_days)))
     sessions.ran.append(metrics.ran)
-    measuring = lag.measure(settings.metrics.lag_every_s, metrics.lag.observe)
-    for work in (measuring, sessions.reap(settings.cell.idle_s), sessions.keep_saving(), resumer.run(), upkeep.run()):
-        stack.push_async_callback(_cancelled, asyncio.create_task(work))
+    for work in (
+        lag.measure(settings.metrics.lag_every_s, metrics.lag.observe),
+        sessions.care.reap(settings.cell.idle_s),
+        sessions.care.keep_saving(),
+        resumer.run(),
+        upkeep.run(),
+        peers.owners.run(),
+        eraser.follow(peers.owners.id),
+    ):
+        stack.push_async_callback(cancelled, asyncio.create_task(work))
     chat = Chat(
         sessions=sessions,
         rows=rows,
         steps=steps,
         notices=Notices(approvals),
         catalogue=catalogue,
-        model=_model(stack, settings),
+        model=model_of(stack, settings),
         settings=settings.agent,
         policies=policies,
         code_kb=settings.cell.code_kb,
@@ -312,49 +329,10 @@ async def _start(
         drain=drain,
         mcp_front=mcp_front,
         tracer=tracer,
+        peers=peers,
         started=datetime.now(UTC),
         isolation=isolation,
     )
-
-
-async def _database_url(stack: AsyncExitStack, settings: Settings, data_dir: Path, folder: Path) -> str:
-    if settings.database_url is not None:
-        return settings.database_url.get_secret_value()
-    limits = settings.database
-    config = PostgresConfig(data_dir, folder / "postgres", limits.uid, limits.start_timeout_s, limits.stop_timeout_s)
-    postgres = EmbeddedPostgres(config)
-    url = await postgres.start()
-    stack.push_async_callback(postgres.stop)
-    return url
-
-
-def _spool(data_dir: Path) -> Spool:
-    try:
-        return Spool(data_dir / "reads")
-    except OSError as error:
-        raise StartError(f"The folder {data_dir / 'reads'} cannot be used: {error.strerror}.") from error
-
-
-def _model(stack: AsyncExitStack, settings: Settings) -> ModelClient | str:
-    """The client, or why there is none."""
-    if settings.openai_api_key is None and settings.openai_base_url is None:
-        return NOT_CONFIGURED
-    from gateway.agent.model import ModelClient  # takes a second to load
-
-    model = ModelClient.from_settings(settings)
-    stack.push_async_callback(model.close)
-    return model
-
-
-async def _checker(stack: AsyncExitStack, settings: Settings, folder: Path, registry: Registry) -> Checker:
-    """It gets ready beside all else: cells that come before it is are checked a little later."""
-    stubs = folder / "check"
-    stubs.mkdir(mode=0o700, exist_ok=True)
-    stack.callback(shutil.rmtree, stubs, ignore_errors=True)
-    checker = Checker(settings.check, stubs)
-    stack.push_async_callback(checker.close)
-    stack.push_async_callback(_cancelled, asyncio.create_task(checker.warm(registry)))
-    return checker
 
 
 def _broker_rules(settings: Settings) -> dict[str, float]:
@@ -414,9 +392,3 @@ async def _close_pool(pool: Pool, keep: bool) -> None:
 
 async def _close_sessions(sessions: Sessions, drain: Drain, keep: bool) -> None:
     await sessions.close(drain.left_s, keep=keep)
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

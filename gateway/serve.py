@@ -85,6 +85,7 @@ async def serve(settings: Settings, ready: Callable[[Gateway, Running], None]) -
             server = _Server(config)
             running = Running(url=url_of(listener), token=gateway.token, pid=os.getpid())
             gateway.data_dir.announce(running)
+            await gateway.peers.owners.announce(str(settings.peers.url or _peers_url(listener)))
             ready(gateway, running)
             gc.freeze()  # what is loaded stays: looking through it costs all sessions a third of a second each time
             stopping = asyncio.create_task(_stop(gateway, server, stop, hurry))
@@ -118,6 +119,12 @@ def url_of(listener: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _peers_url(listener: socket.socket) -> str:
+    """Where other machines reach it, where it listens on all addresses."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{socket.getfqdn()}:{port}" if host in ("0.0.0.0", "::") else url_of(listener)  # noqa: S104
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

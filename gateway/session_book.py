@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -17,6 +18,7 @@ from gateway.transcripts.store import NAME, TranscriptStore
 from gateway.types import Role
 
 _RESTARTED = "the gateway was restarted"
+_MOVED = "the gateway that had it is gone"
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,16 @@ class SessionBook:
         transcripts: TranscriptStore,
         head: Callable[[str], Awaitable[Head | None]],
         profile_for: Callable[[Role], str],
+        bring_up: Callable[[Path], Awaitable[None]] | None = None,
     ) -> None:
-        """`head`: the line that a session's record must have."""
+        """`head`: the line that a session's record must have; `bring_up`: has the record of another gateway here."""
         self._rows = rows
         self._head = head
         self._transcripts = transcripts
         self._profile_for = profile_for
         #: Those in hand, by id.
         self.live: dict[str, LiveSession] = {}
+        self._bring_up = bring_up
         self._opening = asyncio.Lock()
 
     def counts(self) -> Counts:
@@ -94,6 +98,7 @@ class SessionBook:
 
         Raises:
             SessionNotFound, SessionEnded
+            OwnedElsewhere: another gateway that lives has it.
         """
         live = self.live.get(session)
         if live is not None:
@@ -108,9 +113,10 @@ class SessionBook:
                 raise SessionNotFound(session)
             if info.state == "ended":
                 raise SessionEnded(session)
-            live = await self.take_over(info)
+            live, from_other = await self._take(info)
             await self._rows.abandon(session)
-            live.lost = _why_lost(info)
+            live.lost = _why_lost(info, _MOVED if from_other else _RESTARTED)
+            live.moved = from_other and bool(live.lost)
             return live
 
     async def take_in(self, info: SessionInfo) -> LiveSession:
@@ -128,22 +134,61 @@ class SessionBook:
         return live
 
     async def take_over(self, info: SessionInfo) -> LiveSession:
-        """A session that another gateway began. Raises RecordDamaged: its record is not as it was written."""
-        cells = await self._rows.cells(info.id)
-        live = await self._take_in(info, await self._head(info.id))
-        live.next_index = max((cell.index for cell in cells), default=0) + 1
+        """A session that an earlier gateway began.
+
+        Raises:
+            OwnedElsewhere
+            RecordDamaged: its record is not as it was written.
+        """
+        live, _ = await self._take(info)
         return live
+
+    async def _take(self, info: SessionInfo) -> tuple[LiveSession, bool]:
+        """The session, and whether another gateway than this one's predecessors had it."""
+        owners, before = self._rows.owners, ""
+        if owners is not None:
+            before = await owners.take(info.id)
+        from_other = owners is not None and before not in ("", owners.id)
+        try:
+            if from_other:
+                await self._fetch(info)
+            cells = await self._rows.cells(info.id)
+            live = await self._take_in(info, await self._head(info.id))
+        except BaseException:
+            if owners is not None:
+                owners.let_go(info.id)
+            raise
+        live.next_index = max((cell.index for cell in cells), default=0) + 1
+        return live, from_other
+
+    async def fetch(self, info: SessionInfo) -> None:
+        """Have the record of a session here that is, or was, another gateway's."""
+        owners = self._rows.owners
+        if owners is None or info.gateway in ("", owners.id) or info.id in self.live:
+            return
+        await self._fetch(info)
+
+    async def _fetch(self, info: SessionInfo) -> None:
+        if self._bring_up is not None:
+            await self._bring_up(self._transcripts.path(info.tenant, info.id))
 
     def let_go(self, live: LiveSession) -> None:
         """Of a session that has ended, when all of it is saved."""
         if live.over and not live.owed:
-            self.live.pop(live.grant.session, None)
+            self.drop(live)
+
+    def drop(self, live: LiveSession) -> None:
+        """It is not in hand any more."""
+        self.live.pop(live.grant.session, None)
+        if self._rows.owners is not None:
+            self._rows.owners.let_go(live.grant.session)
 
     async def _noted(self, info: SessionInfo, cell: str) -> Node | None:
         live = self.live.get(info.id)
         if live is not None:
             return await asyncio.to_thread(live.transcript.cell, cell)
         header = Header(info.id, info.tenant, info.role, info.created)
+        await self.fetch(info)
 
         def look() -> Node | None:
             return self._transcripts.open(header, repair=False).cell(cell)
@@ -151,7 +196,7 @@ class SessionBook:
         return await asyncio.to_thread(look)
 
     def _as_seen(self, info: SessionInfo) -> SessionInfo:
-        if info.state == "ended":
+        if info.state == "ended" or (info.elsewhere and info.id not in self.live):
             return info
         live = self.live.get(info.id)
         if live is None:
@@ -163,11 +208,11 @@ class SessionBook:
         return msgspec.structs.replace(info, state="lost" if reason else "live", reason=reason)
 
 
-def _why_lost(info: SessionInfo) -> str:
+def _why_lost(info: SessionInfo, why: str = _RESTARTED) -> str:
     """Of a session that has no kernel here; "" for one that never ran a cell."""
     if info.state == "lost":
-        return info.reason or _RESTARTED
-    return _RESTARTED if info.cells else ""
+        return info.reason or why
+    return why if info.cells else ""
 
 
 def _as_run(info: SessionInfo, cell: CellRow) -> CellRow:

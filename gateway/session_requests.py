@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -42,7 +42,9 @@ class SessionRequests:
         broker: Broker,
         queue: Queue,
         rows: SessionRows,
+        open: Callable[[str], Awaitable[LiveSession]],
     ) -> None:
+        """`open`: a session in hand, its kernel on the way where its gateway is gone."""
         self._rows = rows
         self._book = book
         self._broker = broker
@@ -50,6 +52,7 @@ class SessionRequests:
         self._runner = runner
         self._pool = pool
         self._queue = queue
+        self._open = open
         #: Told each cell that goes on since before this gateway did: session, message id, and the cell's task.
         self.resumed: list[Callable[[str, str, asyncio.Task[CellRun]], None]] = []
 
@@ -67,7 +70,7 @@ class SessionRequests:
             raise BadCell("The cell's code holds a NUL character, which Python source cannot.")
         if len(code.encode(errors="replace")) > code_kb * 1024:
             raise BadCell(f"The cell is larger than {code_kb} KiB (cell.code_kb).")
-        live = await self._book.find(session)
+        live = await self._open(session)
 
         async def body() -> CellRun:
             async with live.lock:
@@ -87,6 +90,7 @@ class SessionRequests:
             KernelPoolError: no kernel is to be had; the session is lost then.
         """
         live = await self._book.find(session)
+        live.moved = False
         if live.kernel is not None:
             await self._pool.release(live.kernel, _RESTARTED)
 

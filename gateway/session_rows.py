@@ -9,6 +9,8 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.db import Database
+from gateway.peers.errors import Fenced
+from gateway.peers.owners import Owners
 from gateway.types import Grant, Role
 from kernel_pool.types import CellStatus
 
@@ -34,6 +36,9 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     cells: int
     #: Why the state is lost, else "".
     reason: str = ""
+    #: The gateway that has it, "" for none; and whether that is another one, which lives.
+    gateway: str = ""
+    elsewhere: bool = False
 
     @property
     def grant(self) -> Grant:
@@ -79,6 +84,7 @@ _BEGIN_CELL = f"""
     INSERT INTO cell (session, id, index, code, status, msg_id, trace, started, deadline)
     SELECT %(session)s, %(id)s, %(index)s, %(code)s, 'running', %(msg_id)s, %(trace)s, now(),
            now() + make_interval(secs => %(deadline_s)s) FROM lazily
+    WHERE %(fence)s::bigint IS NULL OR EXISTS (SELECT FROM session WHERE id = %(session)s AND fence = %(fence)s)
     ON CONFLICT (session, id) DO UPDATE SET status = 'running', stopped = false, started = now(), ended = NULL,
            msg_id = %(msg_id)s, trace = %(trace)s, deadline = now() + make_interval(secs => %(deadline_s)s)
 """  # noqa: S608 - put together from constants
@@ -86,6 +92,7 @@ _BEGIN_CELL = f"""
 _END_CELL = f"""
     WITH {_LAZILY}, forgotten AS (DELETE FROM request WHERE session = %(session)s AND cell = %(id)s)
     UPDATE cell SET status = %(status)s, ended = now() FROM lazily WHERE session = %(session)s AND id = %(id)s
+      AND (%(fence)s::bigint IS NULL OR EXISTS (SELECT FROM session WHERE id = %(session)s AND fence = %(fence)s))
 """  # noqa: S608
 
 _END_CELLS = f"""
@@ -93,6 +100,7 @@ _END_CELLS = f"""
     UPDATE cell SET status = over.status, ended = now()
     FROM lazily, unnest(%(ids)s::text[], %(statuses)s::text[]) AS over (id, status)
     WHERE session = %(session)s AND cell.id = over.id
+      AND (%(fence)s::bigint IS NULL OR EXISTS (SELECT FROM session WHERE id = %(session)s AND fence = %(fence)s))
 """  # noqa: S608
 
 _ABANDON = """
@@ -109,8 +117,8 @@ _RUNNING = """
 """
 
 _INSERT = """
-    INSERT INTO session (id, tenant, principal, role, profile, title, customer, state)
-    SELECT %(id)s, %(tenant)s, %(principal)s, %(role)s, %(profile)s, %(title)s, %(customer)s, 'live'
+    INSERT INTO session (id, tenant, principal, role, profile, title, customer, state, gateway, fence)
+    SELECT %(id)s, %(tenant)s, %(principal)s, %(role)s, %(profile)s, %(title)s, %(customer)s, 'live', %(me)s, 1
 """
 
 _INSERT_UNDER_KEY = f"""
@@ -123,7 +131,9 @@ _INSERT_UNDER_KEY = f"""
 
 _SESSION = """
     SELECT id, tenant, principal, role, profile, title, state, customer, created, ended, reason,
-           (SELECT count(*)::int FROM cell WHERE cell.session = session.id) AS cells
+           (SELECT count(*)::int FROM cell WHERE cell.session = session.id) AS cells, gateway,
+           EXISTS (SELECT FROM gateway AS other WHERE other.id = session.gateway AND other.id <> %(me)s
+                   AND alive_until > now()) AS elsewhere
     FROM session
 """
 
@@ -139,8 +149,10 @@ _NEWEST = f"""
 class SessionRows:
     """The statements. Times are the database's."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, owners: Owners | None = None) -> None:
+        """`owners`: whose sessions are; None where one gateway has them all."""
         self._database = database
+        self.owners = owners
 
     async def insert(
         self,
@@ -163,6 +175,7 @@ class SessionRows:
             "profile": profile,
             "title": title,
             "customer": customer,
+            "me": self._me,
         }
         if under is None:
             await self._database.execute(_INSERT, values)
@@ -170,6 +183,8 @@ class SessionRows:
             values |= {"caller": under.principal, "key": under.key, "digest": under.digest}
             if await self._database.execute(_INSERT_UNDER_KEY, values) == 0:
                 return None
+        if self.owners is not None:
+            self.owners.made(id)
         found = await self.get(id)
         if found is None:
             raise RuntimeError(f"session {id} was deleted as soon as it was made")
@@ -198,7 +213,8 @@ class SessionRows:
     async def get(self, id: str, tenant: str | None = None) -> SessionInfo | None:
         """`tenant`: None for any."""
         row = await self._database.fetch_one(
-            f"{_SESSION} WHERE id = %s AND (%s::text IS NULL OR tenant = %s)", (id, tenant, tenant)
+            f"{_SESSION} WHERE id = %(id)s AND (%(tenant)s::text IS NULL OR tenant = %(tenant)s)",
+            {"id": id, "tenant": tenant, "me": self._me},
         )
         return None if row is None else msgspec.convert(row, SessionInfo)
 
@@ -207,15 +223,24 @@ class SessionRows:
     ) -> list[SessionInfo]:
         """`after`: the last one of the page before. `roles`: None for any."""
         wanted = None if roles is None else list(roles)
-        rows = await self._database.fetch(_NEWEST, {"tenant": tenant, "after": after, "limit": limit, "roles": wanted})
+        values = {"tenant": tenant, "after": after, "limit": limit, "roles": wanted, "me": self._me}
+        return [msgspec.convert(row, SessionInfo) for row in await self._database.fetch(_NEWEST, values)]
+
+    async def beginning_with(self, prefix: str, tenant: str | None) -> list[SessionInfo]:
+        """Those whose ids begin so, two at most. `tenant`: None for any."""
+        rows = await self._database.fetch(
+            f"{_SESSION} WHERE starts_with(id, %(prefix)s)"
+            " AND (%(tenant)s::text IS NULL OR tenant = %(tenant)s) LIMIT 2",
+            {"prefix": prefix, "tenant": tenant, "me": self._me},
+        )
         return [msgspec.convert(row, SessionInfo) for row in rows]
 
     async def set_state(self, id: str, state: SessionState, reason: str = "") -> None:
         """An ended session stays ended. `reason`: why its state is lost."""
         await self._database.execute(
             "UPDATE session SET state = %s, ended = CASE WHEN %s = 'ended' THEN now() END, reason = %s"
-            " WHERE id = %s AND state <> 'ended'",
-            (state, state, reason, id),
+            " WHERE id = %s AND state <> 'ended' AND (%s::bigint IS NULL OR fence = %s)",
+            (state, state, reason, id, fence := self._fence(id), fence),
         )
 
     async def cells(self, session: str) -> tuple[CellRow, ...]:
@@ -232,8 +257,13 @@ class SessionRows:
         return None if row is None else msgspec.convert(row, CellRow)
 
     async def begin_cell(self, session: str, cell: CellRow, msg_id: str, deadline_s: float, *, trace: str = "") -> None:
-        """Insert the cell, or set an earlier one running again; what its last run called is not this one's."""
-        await self._database.execute(
+        """Insert the cell, or set an earlier one running again; what its last run called is not this one's.
+
+        Raises Fenced.
+        """
+        if self.owners is not None:
+            await self.owners.check(session)
+        begun = await self._database.execute(
             _BEGIN_CELL,
             {
                 "session": session,
@@ -243,8 +273,11 @@ class SessionRows:
                 "msg_id": msg_id,
                 "trace": trace,
                 "deadline_s": deadline_s,
+                "fence": self._fence(session),
             },
         )
+        if not begun:
+            raise Fenced(session)
 
     async def stop_cell(self, session: str, cell: CellRow) -> None:
         """A cell that does not run: it is there, with status "error", and has ended."""
@@ -265,11 +298,14 @@ class SessionRows:
         await self._database.execute(_ABANDON, {"session": session, "but": but})
 
     async def end_cell(self, session: str, cell: str, status: CellStatus) -> None:
-        await self._database.execute(_END_CELL, {"session": session, "id": cell, "status": status})
+        await self._database.execute(
+            _END_CELL, {"session": session, "id": cell, "status": status, "fence": self._fence(session)}
+        )
 
     async def end_cells(self, session: str, ended: Mapping[str, CellStatus]) -> None:
         """Several at once: ids, and how each ended."""
-        values = {"session": session, "ids": list(ended), "statuses": list(ended.values())}
+        values: dict[str, Any] = {"session": session, "ids": list(ended), "statuses": list(ended.values())}
+        values["fence"] = self._fence(session)
         await self._database.execute(_END_CELLS, values)
 
     async def add_turn(
@@ -289,6 +325,13 @@ class SessionRows:
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
             (session, index, mode, _json(messages), reason, _json(usage), started, ended),
         )
+
+    @property
+    def _me(self) -> str:
+        return "" if self.owners is None else self.owners.id
+
+    def _fence(self, session: str) -> int | None:
+        return None if self.owners is None else self.owners.fence(session)
 
     async def messages(self, session: str) -> list[list[dict[str, Any]]]:
         """The messages of each turn, in order."""

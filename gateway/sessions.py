@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -20,11 +21,13 @@ from gateway.cell_check import CellCheck, CellChecks
 from gateway.cell_run import OutputStream
 from gateway.cell_runner import CellRunner
 from gateway.live_session import Job, LiveSession, SessionKernels
-from gateway.saving import flush, save, settle
+from gateway.saving import flush, save
 from gateway.session_book import SessionBook
+from gateway.session_care import SessionCare
 from gateway.session_control import CellControl, unless_cancelled
-from gateway.session_errors import BadCell, KeyReused, NotSaved, SessionBusy, SessionEnded
+from gateway.session_errors import BadCell, KeyReused, SessionBusy, SessionEnded
 from gateway.session_files import SessionFiles
+from gateway.session_moves import SessionMoves
 from gateway.session_requests import SessionRequests
 from gateway.session_rows import AskedUnder, CellRow, RunningCell, SessionInfo, SessionRows
 from gateway.settings import CellSettings, FileSettings
@@ -38,10 +41,6 @@ from kernel_pool.pool import Kernel, Pool
 
 log = structlog.get_logger(__name__)
 
-#: Time between two attempts to save what could not be saved.
-_SAVE_EVERY_S = 2.0
-#: Time between two looks for idle sessions.
-_REAP_EVERY_S = 30.0
 _TITLE_CHARS = 200
 
 T = TypeVar("T")
@@ -63,8 +62,13 @@ class Sessions:
         profile_for: Callable[[Role], str],
         checks: CellChecks,
         redact: Callable[[str], str] = str,
+        bring_up: Callable[[Path], Awaitable[None]] | None = None,
+        recover: bool = True,
     ) -> None:
-        """`head`: the line that the transcript of a session must have."""
+        """`head`: the line that the transcript of a session must have; `bring_up`: has another gateway's here.
+
+        `recover`: a session that is taken over from a gateway that is gone is restored at its first use.
+        """
         self._checks = checks
         self._rows = rows
         self._pool = pool
@@ -73,7 +77,7 @@ class Sessions:
         self._settings = settings
         self._profile_for = profile_for
         self._runner = CellRunner(rows, broker, self._kernels, envelope_tokens=settings.envelope_tokens, redact=redact)
-        self._book = SessionBook(rows, transcripts, head, profile_for)
+        self._book = SessionBook(rows, transcripts, head, profile_for, bring_up)
         #: What there is to be seen, of all sessions.
         self.get, self.list = self._book.get, self._book.list
         self.cell, self.cells, self.counts = self._book.cell, self._book.cells, self._book.counts
@@ -84,11 +88,17 @@ class Sessions:
         #: Told each cell that ended.
         self.ran = self._runner.ran
         self._tasks: set[asyncio.Task[Any]] = set()
-        #: For Jupyter's clients; whom to tell of kernels; whether a session that runs nothing is in use all the same.
         self.files = SessionFiles(self._book, self._kernels, files)
-        self.requests = SessionRequests(self._book, self._kernels, self._runner, pool, broker, self._queue, rows)
+        self.moves = SessionMoves(
+            self._book, self._kernels, self._runner, rows, pool, broker, settings, self._queue, recover=recover
+        )
+        self.restore, self.open, self.fetch = self.moves.restore, self.moves.open, self.moves.fetch
+        #: For Jupyter's clients; whom to tell of kernels.
+        self.requests = SessionRequests(
+            self._book, self._kernels, self._runner, pool, broker, self._queue, rows, self.open
+        )
         self.told = self._kernels.told
-        self.in_use: Callable[[str], bool] = lambda session: False
+        self.care = SessionCare(self._book, self._kernels)
 
     async def create(
         self,
@@ -173,7 +183,7 @@ class Sessions:
             KernelPoolError: no kernel is to be had.
         """
         code, deadline = self._checked(code, cell_id, deadline_s)
-        live = await self._book.find(session)
+        live = await self.open(session)
         job = live.jobs.get(cell_id) if cell_id else None
         if job is None:
             if len(live.cells) > self._settings.queue:
@@ -214,38 +224,6 @@ class Sessions:
 
         take_over = self._book.take_over
         await adopt_all(self._pool, self._rows, self._broker, self._runner, take_over, queue, self.told)
-
-    async def restore(self, session: str) -> tuple[CellRun, ...]:
-        """A new kernel for the session, with the variables that its cells had made; those runs.
-
-        Cells that ended by themselves since the last restart, well or with an error, run again in order. One that was
-        interrupted, or whose kernel died, does not: run it again by its id. What they changed is not changed again, nor
-        anything new.
-
-        Raises:
-            SessionNotFound, SessionEnded, KernelPoolError
-        """
-        live = await self._book.find(session)
-
-        async def body() -> tuple[CellRun, ...]:
-            async with live.lock:
-                if live.over:
-                    raise SessionEnded(session)
-                await self._kernels.lose(live, "restoring it did not come to an end")
-                await self._kernels.lease(live)
-                runs: list[CellRun] = []
-                deadline, stream = self._settings.deadline_s, self._runner.stream()
-                first = await self._rows.first_cell(session)
-                for cell in await self._rows.cells(session):
-                    if cell.index < first:
-                        continue
-                    if cell.status in ("ok", "error") and not cell.stopped and live.kernel is not None:
-                        runs.append(await self._runner.run(live, cell, deadline, stream, replay=True))
-                if live.kernel is not None:
-                    await self._kernels.set_state(live, "live")
-                return tuple(runs)
-
-        return await asyncio.shield(self._queue(live, body()))
 
     @property
     def here(self) -> frozenset[str]:
@@ -308,30 +286,6 @@ class Sessions:
         finally:
             live.lock.release()
 
-    async def reap(self, idle_s: float) -> None:
-        """For ever: take the kernels of sessions that were idle for `idle_s` seconds. `restore` brings them back."""
-        while True:
-            await asyncio.sleep(min(_REAP_EVERY_S, idle_s))
-            now = asyncio.get_running_loop().time()
-            for live in list(self._book.live.values()):
-                idle = live.kernel is not None and not live.cells and now - live.used > idle_s
-                if idle and not self.in_use(live.grant.session):
-                    await self._take_idle(live, idle_s)
-
-    async def keep_saving(self) -> None:
-        """For ever: save what could not be saved when it was made."""
-        while True:
-            await asyncio.sleep(_SAVE_EVERY_S)
-            for live in [live for live in self._book.live.values() if live.owed and not live.lock.locked()]:
-                async with live.lock:
-                    try:
-                        await settle(live)
-                        self._book.let_go(live)
-                    except NotSaved:
-                        continue
-                    except Exception as error:  # noqa: BLE001 - the others are to be saved all the same
-                        log.error("a session cannot be saved", session=live.grant.session, error=str(error))
-
     async def close(self, grace_s: float, *, keep: bool = False) -> None:
         """Let running cells end for `grace_s` seconds, then end every kernel; with `keep`, let go of it.
 
@@ -348,7 +302,7 @@ class Sessions:
             await asyncio.wait(self._tasks, timeout=grace_s)
         for live in self._book.live.values():
             await self._broker.disarm(live.grant.session)
-        await self._save_all()
+        await self.care.save_all()
         self._book.live.clear()
 
     async def _let_go(self) -> None:
@@ -358,24 +312,8 @@ class Sessions:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._save_all()
+        await self.care.save_all()
         self._book.live.clear()
-
-    async def _save_all(self) -> None:
-        for live in self._book.live.values():
-            await flush(live)
-            try:
-                await settle(live)
-            except NotSaved as error:
-                log.error("the end of a session is lost", session=live.grant.session, error=str(error))
-
-    async def _take_idle(self, live: LiveSession, idle_s: float) -> None:
-        try:
-            async with live.lock:
-                if not live.cells and not live.over:
-                    await self._kernels.lose(live, f"it was not used for {idle_s:g} s")
-        except Exception as error:  # noqa: BLE001 - one session's trouble must not end the watch over the others
-            log.error("an idle kernel could not be taken", session=live.grant.session, error=str(error))
 
     # -- cells --
 
@@ -422,11 +360,13 @@ class Sessions:
         live.cells.append(over)
         task = asyncio.create_task(body)
         self._tasks.add(task)
+        live.tasks.add(task)
 
         def done(task: asyncio.Task[T]) -> None:
             over.set()
             live.cells.remove(over)
             self._tasks.discard(task)
+            live.tasks.discard(task)
             if not task.cancelled() and task.exception() is not None:
                 log.debug("cell did not run", session=live.grant.session, error=str(task.exception()))
 

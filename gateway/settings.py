@@ -26,6 +26,7 @@ from .settings_group import Group
 from .settings_jupyter import JupyterSettings
 from .settings_kernels import CellSettings, CheckSettings, DockerSettings, FileSettings, PoolSettings, ProfileSettings
 from .settings_operations import MetricsSettings, ReadySettings, TracingSettings
+from .settings_peers import PeerSettings
 from .settings_tenants import ShopSettings, SupabaseSettings, TenantSettings
 from .settings_transcripts import TranscriptSettings
 
@@ -50,6 +51,7 @@ __all__ = [
     "MetricsSettings",
     "ModelSettings",
     "ObservingSettings",
+    "PeerSettings",
     "PoolSettings",
     "ProfileSettings",
     "ReadySettings",
@@ -167,6 +169,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     transcripts: TranscriptSettings = TranscriptSettings()
     credentials: CredentialSettings = CredentialSettings()
+    peers: PeerSettings = PeerSettings()
     mcp: McpSettings = McpSettings()
     metrics: MetricsSettings = MetricsSettings()
     ready: ReadySettings = ReadySettings()

@@ -31,6 +31,8 @@ WHERE approval.resumed IS NULL AND approval.state IN ('approved', 'denied')
         AND EXISTS (SELECT FROM approval_call JOIN call ON call.id = approval_call.call
                     WHERE approval_call.approval = approval.id AND approval_call.approved
                       AND call.state IN ('pending', 'decided', 'executing', 'unknown'))))
+  AND NOT EXISTS (SELECT FROM gateway WHERE gateway.id = session.gateway AND gateway.id <> %(me)s
+                  AND gateway.alive_until > now())
   AND (approval.session = ANY(%(here)s) OR approval.answered + make_interval(secs => %(elsewhere_s)s) < now())
 GROUP BY approval.session, approval.cell ORDER BY answered LIMIT 20
 """  # noqa: S608 - put together from constants
@@ -78,12 +80,14 @@ class Asker(NamedTuple):
 class DueRows:
     """The statements."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, me: str = "") -> None:
+        """`me`: the gateway; sessions of others that live are left to them."""
         self._database = database
+        self._me = me
 
     async def due(self, here: Collection[str], elsewhere_s: float) -> list[Due]:
         """What is to be run. `here`: sessions in hand; those of others are left to them for `elsewhere_s` seconds."""
-        rows = await self._database.fetch(_DUE, {"here": list(here), "elsewhere_s": elsewhere_s})
+        rows = await self._database.fetch(_DUE, {"here": list(here), "elsewhere_s": elsewhere_s, "me": self._me})
         return [Due(row["session"], row["cell"], row["ended"]) for row in rows]
 
     async def settle(self) -> None:

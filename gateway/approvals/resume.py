@@ -25,6 +25,9 @@ from .types import describe_outcome
 
 log = structlog.get_logger(__name__)
 
+#: A cell that cannot run again, whatever is tried, is tried as often.
+_RARELY_S = 3600.0
+
 _PASSING = (OSError, psycopg.Error, PoolTimeout, KernelPoolError, NotSaved)
 
 
@@ -61,6 +64,8 @@ class Resumer:
         self._me = secrets.token_hex(8)
         self._wake = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
+        #: Cells that cannot run again: how often it was tried, and when it will be next (loop time).
+        self._failed: dict[tuple[str, str], tuple[int, float]] = {}
 
     def wake(self) -> None:
         """Something was decided here: look now."""
@@ -88,6 +93,8 @@ class Resumer:
         """Take what is due now; it runs on by itself."""
         await self._rows.settle()
         for due in await self._rows.due(self._here(), self._settings.elsewhere_s):
+            if self._failed.get((due.session, due.cell), (0, 0.0))[1] > asyncio.get_running_loop().time():
+                continue
             ids = await self._rows.claim(due, self._me, self._settings.claim_s)
             if ids:
                 task = asyncio.create_task(self._resume(due, ids))
@@ -99,13 +106,24 @@ class Resumer:
         try:
             outcome = await self._outcome(due, ids)
             await self._rows.resumed(ids, outcome)
+            self._failed.pop((due.session, due.cell), None)
             log.info("a paused cell has had its answer", session=due.session, cell=due.cell)
         except _PASSING as error:  # the claim is over by itself, and the next look is another try
             log.warning("a paused cell could not run again yet", session=due.session, error=str(error))
         except Exception as error:  # noqa: BLE001 - one session's trouble must not end the others' work
-            log.error("a paused cell cannot run again", session=due.session, cell=due.cell, error=str(error))
+            again_s = self._wait_longer(due)
+            log.error(
+                "a paused cell cannot run again", session=due.session, cell=due.cell, error=str(error), again_s=again_s
+            )
         finally:
             keeping.cancel()
+
+    def _wait_longer(self, due: Due) -> float:
+        """Seconds until the cell is tried again: each time twice as many, up to an hour."""
+        times = self._failed.get((due.session, due.cell), (0, 0.0))[0] + 1
+        again_s: float = min(self._settings.claim_s * 2**times, _RARELY_S)
+        self._failed[due.session, due.cell] = times, asyncio.get_running_loop().time() + again_s
+        return again_s
 
     async def _keep(self, ids: list[str]) -> None:
         kept = True

@@ -15,6 +15,7 @@ from gateway.types import BoundaryObserver, CallRecord, Grant, Learner
 from .calls import Calls
 from .contexts import ContextFactory
 from .errors import from_body
+from .held import Held
 from .journal import Journal
 from .looks import Looks
 from .server import Door
@@ -33,14 +34,15 @@ class Broker:
         learn: Learner | None = None,
         gate: Gate | None = None,
         vectors: ToolVectors | None = None,
+        held: Held | None = None,
     ) -> None:
         """`gate`: who is asked about writes; None: nobody, so that what is critical is refused.
 
-        `vectors`: what tools mean, by which they are found too.
+        `vectors`: what tools mean, by which they are found too. `held`: the sessions that this gateway has; None: all.
         """
         self._settings = settings
         self._gate = gate
-        self._calls = Calls(catalogue, journal, contexts, settings, observers, learn, gate)
+        self._calls = Calls(catalogue, journal, contexts, settings, observers, learn, gate, held)
         self.search = ToolSearch(catalogue, vectors)
         self._doors: dict[str, Door] = {}
 

@@ -26,6 +26,7 @@ from .cells import Cell, Session
 from .contexts import ContextFactory
 from .errors import to_body
 from .flights import Flights, Heard, give_up, told
+from .held import Held
 from .journal import Journal
 from .one_call import Call, Outcome, record_of
 from .policy import CellBudget, check_allowed
@@ -47,6 +48,7 @@ class Calls:
         observers: Sequence[BoundaryObserver] = (),
         learn: Learner | None = None,
         gate: Gate | None = None,
+        held: Held | None = None,
     ) -> None:
         """`gate`: None where there is nobody to ask; what is critical is refused then."""
         self._catalogue = catalogue
@@ -58,11 +60,12 @@ class Calls:
         self._sessions: dict[str, Session] = {}
         self._flights = Flights(settings.settle_s)
         self._runs = Runs(
-            journal, contexts, settings, attempts, self._flights, observers=observers, learn=learn, gate=gate
+            journal, contexts, settings, attempts, self._flights, observers=observers, learn=learn, gate=gate, held=held
         )
         self._admission = self._runs.admission
         #: Calls that wait for others.
         self._waiting: set[asyncio.Task[Outcome]] = set()
+        self._held = held
 
     async def begin(
         self, session: str, cell: str, *, replay: bool = False, resume: bool = False, deadline_s: float | None = None
@@ -80,6 +83,7 @@ class Calls:
         known.over = False
         ends = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
         begun = Cell(cell, CellBudget(self._settings, known.budget), replay=replay, ends=ends)
+        begun.fence = None if self._held is None else self._held.fence(session)
         for made in await self._journal.made(session, cell) if resume else ():
             begun.take_up(made.request, record_of(made), made.key)
             begun.budget.take_up(made.row)

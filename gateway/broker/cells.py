@@ -33,6 +33,8 @@ class Cell:
         self.replay = replay
         self.ends = ends
         self.approved = approved
+        #: With which the session was had when the cell began; None: whoever has it.
+        self.fence: int | None = None
         #: Set as soon as a call of it is parked: it makes no other.
         self.paused: ToolError | None = None
         self.budget = budget

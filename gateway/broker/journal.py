@@ -24,12 +24,14 @@ from .spool import Spool
 _DURABILITY = "durability AS MATERIALIZED (SELECT set_config('synchronous_commit', %(commit)s, true))"
 
 _CLAIM = f"""
-WITH {_DURABILITY}, fresh AS (
+WITH {_DURABILITY}, owned AS (
+    SELECT FROM session WHERE id = %(session)s AND fence = %(fence)s FOR SHARE
+), fresh AS (
     INSERT INTO call (session, cell, tool, args, args_hash, occurrence, effect, idempotency_key, state,
                       tenant, principal)
     SELECT %(session)s, %(cell)s, %(tool)s, %(args)s, %(args_hash)s, %(occurrence)s, %(effect)s, %(idempotency_key)s,
            %(state)s, %(tenant)s, %(principal)s
-    FROM durability
+    FROM durability WHERE %(fence)s::bigint IS NULL OR EXISTS (SELECT FROM owned)
     ON CONFLICT (session, cell, tool, args_hash, occurrence) DO NOTHING
     RETURNING id, state, result, result_table, error, result_bytes, result_rows, cost, started, ended
 ), found AS (
@@ -64,7 +66,12 @@ SELECT count(*) AS calls, coalesce(sum(result_rows), 0)::bigint AS rows,
 FROM call WHERE session = %s
 """
 
-_EXECUTING = "UPDATE call SET state = 'executing' WHERE id = %s RETURNING id"
+#: Refused where another gateway has taken the session since; while this is under way none can.
+_EXECUTING = """
+WITH owned AS (SELECT id FROM session WHERE id = %(session)s AND fence = %(fence)s FOR SHARE)
+UPDATE call SET state = 'executing' WHERE id = %(id)s AND (%(fence)s::bigint IS NULL OR EXISTS (SELECT FROM owned))
+RETURNING id
+"""
 
 _FINISH = f"""
 WITH {_DURABILITY}
@@ -125,13 +132,21 @@ class Journal:
         self.reads = WriteBehind(database.dedicated, spool)
 
     async def claim(
-        self, key: CallKey, grant: Grant, effect: Effect, args: str, request: str = "", *, at_once: bool = False
+        self,
+        key: CallKey,
+        grant: Grant,
+        effect: Effect,
+        args: str,
+        request: str = "",
+        *,
+        at_once: bool = False,
+        fence: int | None = None,
     ) -> Row:
         """Enter the call, or find it where it was entered before; remember it under its kernel's id, `request`.
 
         A write is entered as decided and goes out as executing; where it may go out `at_once`, it is entered as
         executing, and on disk when this returns. A read, which does no harm twice, is executing at once, too; no other
-        need be on disk yet.
+        need be on disk yet. `fence`: as of `executing`. Raises LookupError where another gateway has the session.
         """
         parameters: dict[str, Any] = {
             "session": key.session,
@@ -147,20 +162,27 @@ class Journal:
             "principal": grant.principal,
             "commit": "on" if at_once else "off",
             "request": request,
+            "fence": fence,
         }
         found = None
         while found is None:  # entered by somebody else between the insert and the look: look again
             found = await self._database.fetch_one_surely(_CLAIM, parameters)
+            if found is None and fence is not None:
+                have = await self._database.fetch_one_surely("SELECT fence FROM session WHERE id = %s", (key.session,))
+                if have is None or have["fence"] != fence:
+                    raise LookupError(f"session {key.session} is another gateway's")
         return Row(**found)
 
-    async def executing(self, row: Row) -> None:
-        """On disk when this returns: the write may go out.
+    async def executing(self, row: Row, session: str = "", fence: int | None = None) -> None:
+        """On disk when this returns: the write may go out. `fence`: with which the session was had (`peers.owners`).
 
         Raises:
-            LookupError: the database went down and has lost the row; nothing may go out.
+            LookupError: the database went down and has lost the row, or another gateway has the session: nothing may
+                go out.
         """
-        if await self._database.fetch_one_surely(_EXECUTING, (row.id,)) is None:
-            raise LookupError(f"call {row.id} is not in the journal any more")
+        values = {"id": row.id, "session": session, "fence": fence}
+        if await self._database.fetch_one_surely(_EXECUTING, values) is None:
+            raise LookupError(f"call {row.id} is not in the journal any more, or its session is another gateway's")
 
     async def finish(
         self,

@@ -29,6 +29,7 @@ from .behind import NotJournaled, Read
 from .cells import Session
 from .contexts import ContextFactory
 from .flights import Flights
+from .held import Held
 from .journal import CallKey, Journal, Row
 from .one_call import Call, Outcome, settled, value_of
 
@@ -47,7 +48,9 @@ class Runs:
         observers: Sequence[BoundaryObserver],
         learn: Learner | None,
         gate: Gate | None,
+        held: Held | None,
     ) -> None:
+        self._held = held
         self.admission = Admission(gate, contexts, self.pins)
         self._journal = journal
         self._contexts = contexts
@@ -117,7 +120,9 @@ class Runs:
     async def claim(self, call: Call, *, at_once: bool = False) -> Row:
         """Enter a write, or find it where it was entered before."""
         journal, effect = self._journal, call.tool.effect
-        return await journal.claim(call.key, call.grant, effect, call.text, call.request, at_once=at_once)
+        return await journal.claim(
+            call.key, call.grant, effect, call.text, call.request, at_once=at_once, fence=call.cell.fence
+        )
 
     async def _refused(self, call: Call, row: Row, refusal: Refusal) -> Outcome:
         body = self._attempts.error_body(refusal.error, call.key.tool)
@@ -228,7 +233,9 @@ class Runs:
         done, write = Attempt("applied"), call.tool.effect != "read"
         await self._observe("before", call.record(row.state))
         if write and not row.goes_out:
-            await self._journal.executing(row)
+            await self._journal.executing(row, call.grant.session, call.cell.fence)
+        if write and self._held is not None and call.cell.fence is not None:
+            await self._held.check(call.grant.session)  # it may have been long since the journal was asked
         new = row.goes_out or row.state in ("decided", "pending")
         try:
             await self._attempt(call, done, resuming=write and not new)

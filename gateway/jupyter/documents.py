@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from gateway.acts import act
 from gateway.jupyter.access import Caller, GatewayOf, KernelsOf, read, tenant_of
 from gateway.jupyter.hub import Hub
-from gateway.jupyter.kernels import JupyterKernels, kernel_id
+from gateway.jupyter.kernels import Away, JupyterKernels, kernel_id
 from gateway.jupyter.models import KernelChoice, SessionModel, SessionRequest
 from gateway.jupyter.routes import started
 from gateway.jupyter.rows import NotebookRow
@@ -36,7 +36,7 @@ RowOf = Annotated[NotebookRow, Depends(row_of)]
 @act("kernels")
 async def list_sessions(found: KernelsOf, caller: Caller) -> list[SessionModel]:
     """The caller's documents whose kernels are at hand."""
-    hubs = {hub.about.session: hub for hub in found.all(caller.tenant)}
+    hubs = {hub.about.session: hub for hub in await found.seen(caller.tenant)}
     rows = await found.rows.notebooks(caller.tenant)
     return [SessionModel.of(row, hubs[row.kernel]) for row in rows if row.kernel in hubs]
 
@@ -52,13 +52,14 @@ async def create(
     if not path:
         raise ProblemError(400, "bad_request", "A session wants the path of its document.")
     row = await found.rows.notebook(tenant_of(running, caller), path=path)
+    hub: Hub | Away
     if row is None:
         hub = await _kernel(running, found, caller, body.kernel, path)
         name = body.name or path.rpartition("/")[2]
         row = NotebookRow(str(uuid.uuid4()), hub.about.tenant, hub.about.session, path, name, body.type or "notebook")
         await found.rows.add_notebook(row)
     else:
-        hub = await found.find(kernel_id(row.kernel), caller.tenant)
+        hub = await found.look(kernel_id(row.kernel), caller.tenant)
     response.headers["Location"] = f"/api/sessions/{row.id}"
     return SessionModel.of(row, hub)
 

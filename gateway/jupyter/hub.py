@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import structlog
 
 from gateway.jupyter import answers
+from gateway.jupyter.about import About, Overrun
 from gateway.jupyter.mailbox import GONE, Mailbox, Seat
 from gateway.jupyter.resumed import Again, Resumed
 from gateway.jupyter.shell import Item, Shell, is_cell
@@ -30,9 +31,8 @@ log = structlog.get_logger(__name__)
 
 #: Requests whose answers are on their way; the oldest is forgotten where there are more.
 _MOST_ASKED = 10_000
-#: Kernels know more than Jupyter's protocol: it is the gateway's.
+#: The gateway's alone.
 _OURS = frozenset({"resume_request"})
-
 
 #: Time for a cell that is about to run to get to its kernel.
 _SENT_S = 5.0
@@ -43,16 +43,6 @@ _LAST_S = 0.2
 class _State(msgspec.Struct):
     execution_state: str = ""
     status: str = ""
-
-
-@dataclass(frozen=True)
-class About:
-    """Which kernel it is."""
-
-    session: str
-    tenant: str
-    #: Of the kernelspec.
-    name: str
 
 
 class Hub:
@@ -76,6 +66,8 @@ class Hub:
         #: What comes for the clients of the gateway before, until the first of them is back.
         self._heir: Mailbox | None = None
         self._resumed: Resumed | None = None
+        #: Set when a kernel that was on its way is there, with its variables.
+        self._coming: asyncio.Event | None = None
         self._restarting = False
         self._restarts = asyncio.Lock()
         self._shell = Shell(self._run, self._send, self._abort)
@@ -161,6 +153,18 @@ class Hub:
         """The kernel outlived the gateway before, whose clients are on their way."""
         self.bind(kernel)
         self._heir = self._mailbox("")
+
+    def expect(self, work: asyncio.Task[Any]) -> None:
+        """A kernel is on its way, which `work` gets."""
+        coming = self._coming = asyncio.Event()
+        self.state = "starting"
+
+        def done(work: asyncio.Task[Any]) -> None:
+            coming.set()
+            if lost := self._sessions.requests.lost(self.about.session):
+                self._die(lost)
+
+        work.add_done_callback(done)
 
     def resume(self, msg_id: str, run: asyncio.Task[CellRun]) -> None:
         """In the kernel runs a cell that one of those clients asked for."""
@@ -298,6 +302,8 @@ class Hub:
     # -- to the kernel --
 
     async def _send(self, asked: Asked) -> None:
+        if self._kernel is None and self._coming is not None:
+            await self._coming.wait()
         kernel = self._kernel
         try:
             if kernel is None or kernel.exited.done():
@@ -391,7 +397,3 @@ class Hub:
 
 class _Shutdown(msgspec.Struct):
     restart: bool = False
-
-
-class Overrun(Exception):
-    """A client asks for more than may wait. The text is short enough for a close frame."""

@@ -7,15 +7,22 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 
-from gateway.jupyter.hub import About, Hub
+from gateway.jupyter.about import About
+from gateway.jupyter.hub import Hub
 from gateway.jupyter.mailbox import GONE, RESTART
-from gateway.jupyter.rows import JupyterRows
-from gateway.session_errors import SessionNotFound
+from gateway.jupyter.rows import AwayRow, JupyterRows
+from gateway.peers.errors import OwnedElsewhere
+from gateway.saving import PASSING
+from gateway.session_errors import SessionError, SessionNotFound
 from gateway.sessions import Sessions
 from gateway.settings import Settings
+from gateway.transcripts.errors import TranscriptError
 from gateway.types import CellRun
 from kernel_pool.kernel import Kernel
 from kernel_pool.types import Profile, UnknownProfile
@@ -26,6 +33,16 @@ log = structlog.get_logger(__name__)
 USUAL = "python3"
 #: Other names of it that Jupyter's own servers understand.
 ALIASES = {"python": USUAL}
+
+
+@dataclass(frozen=True)
+class Away:
+    """A kernel that another gateway has, as the database knows it."""
+
+    about: About
+    state: str
+    last_activity: datetime
+    connections: int = 0
 
 
 class JupyterKernels:
@@ -43,7 +60,9 @@ class JupyterKernels:
         self._expected: dict[str, About] = {}
         sessions.told.append(self._bind)
         sessions.requests.resumed.append(self._resume)
-        sessions.in_use = self._in_use
+        sessions.care.in_use = self._in_use
+        sessions.moves.evicted.append(self._evict)
+        sessions.moves.recovering.append(self._recovering)
 
     def specs(self, profiles: tuple[Profile, ...]) -> dict[str, Profile]:
         """What a client may ask for, by name; the first is the default."""
@@ -87,12 +106,29 @@ class JupyterKernels:
         """Those at hand, of one tenant or of all."""
         return [hub for hub in self._hubs.values() if tenant is None or hub.about.tenant == tenant]
 
-    async def find(self, id: str, tenant: str | None) -> Hub:
-        """A kernel by its id. `tenant`: the caller's; one of another tenant is not found. Raises SessionNotFound."""
+    async def seen(self, tenant: str | None) -> list[Hub | Away]:
+        """Those at hand, and those that other gateways have."""
+        away = [_away(row) for row in await self.rows.away(tenant) if row.session not in self._hubs]
+        return [*self.all(tenant), *away]
+
+    async def look(self, id: str, tenant: str | None) -> Hub | Away:
+        """As `find`, wherever it is. Raises SessionNotFound."""
         try:
-            session = uuid.UUID(id).hex
-        except ValueError:
-            raise SessionNotFound(id) from None
+            return await self.find(id, tenant)
+        except OwnedElsewhere:
+            rows = await self.rows.away(tenant, _session(id))
+            if not rows:
+                raise SessionNotFound(id) from None
+            return _away(rows[0])
+
+    async def find(self, id: str, tenant: str | None) -> Hub:
+        """A kernel by its id. `tenant`: the caller's; one of another tenant is not found.
+
+        Raises:
+            SessionNotFound
+            OwnedElsewhere: another gateway that lives has it.
+        """
+        session = _session(id)
         hub = self._hubs.get(session)
         if hub is not None:
             if tenant is not None and hub.about.tenant != tenant:
@@ -101,7 +137,23 @@ class JupyterKernels:
         row = await self.rows.kernel(session, tenant)
         if row is None:
             raise SessionNotFound(id)
+        if session not in self._sessions.here and await self.rows.away(tenant, session):
+            raise OwnedElsewhere(session, "")
         return self._hub(About(row.session, row.tenant, row.name))
+
+    async def wake(self, hub: Hub) -> None:
+        """A client is there: a kernel whose gateway is gone is on its way back."""
+        if hub.about.session in self._sessions.here:
+            return
+        try:
+            await self._sessions.open(hub.about.session)
+        except (SessionError, TranscriptError, *PASSING) as error:
+            log.warning("a kernel does not come back", session=hub.about.session, error=str(error))
+
+    def _recovering(self, session: str, work: asyncio.Task[Any]) -> None:
+        hub = self._hubs.get(session)
+        if hub is not None:
+            hub.expect(work)
 
     async def end(self, hub: Hub) -> None:
         """End a kernel and its session."""
@@ -158,10 +210,27 @@ class JupyterKernels:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _evict(self, session: str) -> None:
+        hub = self._hubs.pop(session, None)
+        if hub is not None:
+            await hub.close("another gateway has the kernel by now; connect again")
+
     async def _drop(self, hub: Hub) -> None:
         if self._hubs.get(hub.about.session) is hub:
             del self._hubs[hub.about.session]
         await hub.close("the kernel has ended")
+
+
+def _session(id: str) -> str:
+    try:
+        return uuid.UUID(id).hex
+    except ValueError:
+        raise SessionNotFound(id) from None
+
+
+def _away(row: AwayRow) -> Away:
+    state = "busy" if row.busy else "idle"
+    return Away(About(row.session, row.tenant, row.name), state, row.used.astimezone(UTC))
 
 
 def kernel_id(session: str) -> str:

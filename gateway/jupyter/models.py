@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.jupyter.hub import Hub
-from gateway.jupyter.kernels import USUAL, kernel_id
+from gateway.jupyter.kernels import USUAL, Away, kernel_id
 from gateway.jupyter.rows import NotebookRow
 from kernel_pool.types import Profile
 
@@ -26,7 +26,7 @@ class KernelModel(BaseModel):
     connections: int
 
     @classmethod
-    def of(cls, hub: Hub) -> KernelModel:
+    def of(cls, hub: Hub | Away) -> KernelModel:
         return cls(
             id=kernel_id(hub.about.session),
             name=hub.about.name,
@@ -90,7 +90,7 @@ class SessionModel(BaseModel):
     notebook: dict[str, str]
 
     @classmethod
-    def of(cls, row: NotebookRow, hub: Hub) -> SessionModel:
+    def of(cls, row: NotebookRow, hub: Hub | Away) -> SessionModel:
         return cls(
             id=row.id,
             path=row.path,

@@ -92,8 +92,8 @@ async def resource(running: GatewayOf, found: KernelsOf, caller: Caller, name: s
 @router.get("/api/kernels", responses=described())
 @act("kernels")
 async def list_kernels(found: KernelsOf, caller: Caller) -> list[KernelModel]:
-    """The caller's kernels that Jupyter clients made here."""
-    return [KernelModel.of(hub) for hub in found.all(caller.tenant)]
+    """The caller's kernels that Jupyter clients made, whichever gateway has them."""
+    return [KernelModel.of(hub) for hub in await found.seen(caller.tenant)]
 
 
 @router.post("/api/kernels", status_code=201, responses=described(400, 403, 404, 503, 507))

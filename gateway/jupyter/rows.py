@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -17,6 +18,13 @@ class KernelRow(msgspec.Struct, frozen=True):
     session: str
     tenant: str
     name: str
+
+
+class AwayRow(KernelRow, frozen=True):
+    """A kernel that another gateway has."""
+
+    busy: bool
+    used: datetime
 
 
 class NotebookRow(msgspec.Struct, frozen=True):
@@ -42,11 +50,26 @@ _NOTEBOOK = """
 """
 
 
+_AWAY = """
+    SELECT jupyter_kernel.session, tenant, name,
+           EXISTS (SELECT FROM cell WHERE cell.session = session.id AND status = 'running') AS busy,
+           coalesce((SELECT max(coalesce(cell.ended, cell.started)) FROM cell WHERE cell.session = session.id),
+                    session.created) AS used
+    FROM jupyter_kernel JOIN session ON session.id = jupyter_kernel.session
+    JOIN gateway ON gateway.id = session.gateway
+    WHERE state = 'live' AND gateway.id <> %(me)s AND alive_until > now()
+      AND (%(tenant)s::text IS NULL OR tenant = %(tenant)s)
+      AND (%(id)s::text IS NULL OR jupyter_kernel.session = %(id)s)
+"""
+
+
 class JupyterRows:
     """The statements. `tenant`: the caller's, None for one that reaches all."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, me: str = "") -> None:
+        """`me`: the gateway."""
         self._database = database
+        self._me = me
 
     async def add_kernel(self, session: str, name: str) -> None:
         await self._database.execute("INSERT INTO jupyter_kernel (session, name) VALUES (%s, %s)", (session, name))
@@ -56,6 +79,11 @@ class JupyterRows:
             f"{_KERNEL} AND jupyter_kernel.session = %(id)s", {"tenant": tenant, "id": session}
         )
         return None if row is None else msgspec.convert(row, KernelRow)
+
+    async def away(self, tenant: str | None, session: str | None = None) -> list[AwayRow]:
+        """Those that other gateways have which live."""
+        rows = await self._database.fetch(_AWAY, {"tenant": tenant, "id": session, "me": self._me})
+        return [msgspec.convert(row, AwayRow) for row in rows]
 
     async def live(self) -> list[KernelRow]:
         """Those whose kernels may have outlived the gateway before."""

@@ -11,7 +11,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from gateway.acts import act
 from gateway.auth import Principal
-from gateway.jupyter.hub import Hub, Overrun
+from gateway.jupyter.about import Overrun
+from gateway.jupyter.hub import Hub
 from gateway.jupyter.kernels import JupyterKernels
 from gateway.jupyter.mailbox import BAD, TRY_LATER, Mailbox, Seat
 from gateway.jupyter.wire import V1, BadMessage, asked
@@ -48,6 +49,7 @@ async def _channels(websocket: WebSocket, kernel: str, session_id: str) -> None:
         if len(session_id) > _MAX_SESSION_ID or not session_id.isprintable():
             raise ProblemError(400, "bad_request", f"session_id is printable, {_MAX_SESSION_ID} characters at most.")
         hub = await kernels.find(kernel[:64], caller.tenant)
+        await kernels.wake(hub)
         mailbox, seat = hub.enter(f"{caller.name} {session_id}" if session_id else "")
     except BadMessage as error:
         await websocket.send_denial_response(respond(problem_of(ProblemError(429, "too_many", str(error)))))

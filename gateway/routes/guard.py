@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 
 from gateway.acts import ACTS, Act, act_of, may
 from gateway.auth import Principal, token_of
+from gateway.peers.passes import CALLER
 from gateway.routes.problems import ProblemError
 from gateway.runtime import Gateway
 
@@ -22,7 +23,7 @@ async def enforce(connection: HTTPConnection) -> None:
     wanted = act_of(connection.scope.get("endpoint"))
     if wanted == "public":
         return
-    caller = _authenticated(connection)
+    caller = connection.scope.get(CALLER) or authenticated(connection)
     if wanted is None or not may(caller.role, wanted):
         raise refusal(caller, wanted)
     connection.state.principal = caller
@@ -36,10 +37,13 @@ def refusal(caller: Principal, wanted: Act | None) -> ProblemError:
     return ProblemError(403, "forbidden", what, "docs/identity.md has the table of roles.")
 
 
-def _authenticated(connection: HTTPConnection) -> Principal:
+def authenticated(connection: HTTPConnection) -> Principal:
+    """Whose token it is. Raises ProblemError (401)."""
     running: Gateway = connection.app.state.gateway
     # by path: clients that can say neither headers nor a query
-    asked = connection.query_params.get("token", "") or str(connection.path_params.get("token", ""))
+    asked = connection.query_params.get("token", "")
+    if not asked and connection.scope["path"].startswith("/token/"):
+        asked = connection.scope["path"].split("/")[2]
     token = token_of(connection.headers.get("authorization", ""), asked)
     found = running.tokens.principal(token) if token else None
     if found is None:

@@ -83,12 +83,9 @@ async def list_transcripts(
 async def get(running: GatewayOf, caller: Caller, session: Id) -> Response:
     """A session's notebook; `.ipynb` may follow the id."""
 
-    def look() -> tuple[str, bytes]:
-        path = running.transcripts.find(session.removesuffix(".ipynb"), caller.tenant)
-        return path.name, running.transcripts.notebook(path)
-
-    name, notebook = await asyncio.to_thread(look)
-    return Response(notebook, media_type=NOTEBOOK, headers=attached(name))
+    path = await find(running, caller, session.removesuffix(".ipynb"))
+    notebook = await asyncio.to_thread(running.transcripts.notebook, path)
+    return Response(notebook, media_type=NOTEBOOK, headers=attached(path.name))
 
 
 @router.get("/{session}/verification", responses=described(404))
@@ -161,6 +158,7 @@ async def erase(
 
 async def find(running: Gateway, caller: Principal, session: str) -> FilePath:
     """The notebook of a session that the caller reaches. Raises TranscriptError."""
+    await running.sessions.fetch(session, caller.tenant)
     return await asyncio.to_thread(running.transcripts.find, session, caller.tenant)
 
 

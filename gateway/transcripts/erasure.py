@@ -13,6 +13,7 @@ from gateway.sessions import Sessions
 from gateway.transcripts.erase import erase
 from gateway.transcripts.errors import TranscriptError
 from gateway.transcripts.index import Index
+from gateway.transcripts.mirror import Mirror
 from gateway.transcripts.notebook import Header
 from gateway.transcripts.record import Head
 from gateway.transcripts.store import TranscriptStore
@@ -46,11 +47,14 @@ class StillOpen(Exception):
 class Eraser:
     """Erases sessions that have ended."""
 
-    def __init__(self, database: Database, sessions: Sessions, store: TranscriptStore, index: Index) -> None:
+    def __init__(
+        self, database: Database, sessions: Sessions, store: TranscriptStore, index: Index, mirror: Mirror | None = None
+    ) -> None:
         self._database = database
         self._sessions = sessions
         self._store = store
         self._index = index
+        self._mirror = mirror
 
     async def erase(self, session: str, reason: str, by: str) -> int:
         """Remove what a session said and made, from its files and from the database; the number of lines emptied.
@@ -64,10 +68,13 @@ class Eraser:
         if info.state != "ended" or self._sessions.transcript(session) is not None:
             raise StillOpen(f"Session {session} has not ended. End it first: DELETE /v1/sessions/{session}.")
         header = Header(info.id, info.tenant, info.role, info.created, "", info.state)
+        await self._sessions.fetch(info.id, info.tenant)
         known: Head | None = await self._index.head(session)
         transcript = await asyncio.to_thread(self._store.open, header, known)
         await self._database.execute(_ACT, (by, info.tenant, session))  # whatever comes of it, somebody asked for it
         removed = await asyncio.to_thread(erase, transcript, reason, by)
+        if self._mirror is not None:
+            await self._mirror.replace(transcript.record)
         await self._index.put(transcript.facts)
         async with self._database.connection() as connection, connection.transaction():
             for statement in _BLANK:
@@ -82,6 +89,15 @@ class Eraser:
                 await self.look(days)
             except PASSING as error:
                 log.warning("old sessions cannot be looked for at present", error=str(error))
+            await asyncio.sleep(_LOOK_S)
+
+    async def follow(self, me: str) -> None:
+        """For ever: remove copies here of what other gateways have erased. `me`: this gateway."""
+        while self._mirror is not None:
+            try:
+                await self._mirror.drop_erased(self._store.root, me)
+            except PASSING as error:
+                log.warning("it cannot be looked for at present what was erased", error=str(error))
             await asyncio.sleep(_LOOK_S)
 
     async def look(self, days: int) -> list[str]:

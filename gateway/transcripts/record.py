@@ -148,6 +148,7 @@ class Record:
     def __init__(self, path: Path, tenant: str, session: str, *, sync: bool = True) -> None:
         """`sync`: lines are on the disk, not only in the system's memory, when `append` returns."""
         self.path = path
+        self.session = session
         self._of = (tenant, session)
         self._genesis = Head(0, genesis(tenant, session))
         self.head = self._genesis

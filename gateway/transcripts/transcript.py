@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ import msgspec
 import orjson
 import structlog
 
+from gateway.saving import PASSING
 from gateway.transcripts.errors import RecordDamaged
 from gateway.transcripts.files import read_notebook, write_atomically
 from gateway.transcripts.notebook import DirectStep, Entry, Header, Node, Said, iso, render
@@ -54,6 +55,8 @@ class Keeping:
     at_once_bytes: int
     #: Told of every transcript that was added to.
     changed: Callable[[Transcript], None]
+    #: Brings what was added to a record to where other gateways find it; None: there are none.
+    mirror: Callable[[Record], Awaitable[None]] | None = None
 
 
 class Transcript:
@@ -71,6 +74,8 @@ class Transcript:
         #: The notebook on disk is behind the record; and how long it took to write, seconds.
         self.stale = False
         self.notebook_s = 0.0
+        #: Other gateways cannot be told at present of what was added.
+        self.unmirrored = False
         self.facts = self._facts()
         #: Held while it is added to.
         self.lock = asyncio.Lock()
@@ -114,7 +119,7 @@ class Transcript:
             ) from None
         small = self.record.size <= self._keeping.at_once_bytes
         self.header, self.stale, self._made = self.fold.header, True, {} if small else None
-        self.facts = self._facts()
+        self.facts, self.unmirrored = self._facts(), self._keeping.mirror is not None
 
     def write_now(self) -> None:
         """`write_notebook`, for one who has the transcript alone. Blocking. Raises OSError, TranscriptError."""
@@ -125,15 +130,35 @@ class Transcript:
         kinds: dict[str, Kind] = {"markdown": "message", "code": "cell"}
         node = read_notebook(self.path)
         self._add([(kinds[cell["cell_type"]], orjson.dumps(cell)) for cell in node["cells"]])
+        self.facts, self.unmirrored = self._facts(), self._keeping.mirror is not None
 
     async def _to_its_end(self, work: Callable[[], None], *, changes: bool = True) -> None:
         async def locked() -> None:
             async with self.lock:
                 await asyncio.to_thread(work)
+                if changes:
+                    await self._mirror()
             if changes:
                 self._keeping.changed(self)
 
         await asyncio.shield(asyncio.ensure_future(locked()))
+
+    async def mirror(self) -> None:
+        """Other gateways know all of it. Raises what keeps it from that; Fenced."""
+        async with self.lock:
+            if self._keeping.mirror is not None:
+                await self._keeping.mirror(self.record)
+            self.unmirrored, self.facts = False, self._facts()
+
+    async def _mirror(self) -> None:
+        if self._keeping.mirror is None:
+            return
+        try:
+            self.unmirrored = True
+            await self._keeping.mirror(self.record)
+            self.unmirrored, self.facts = False, self._facts()
+        except PASSING as error:  # it is on the disk: `upkeep` sees to it that the others are told
+            log.warning("a record is not in the database yet", path=str(self.record.path), error=str(error))
 
     def _add(self, entries: list[tuple[Kind, bytes]], notebook: bool = True) -> None:
         if self.record.head.seq == 0:
@@ -142,7 +167,9 @@ class Transcript:
             id = self.fold.take(line, place)
             if self._made is not None and id is not None:
                 self._made.pop(id, None)
-        self.stale, self.facts = True, self._facts()
+        self.stale = True
+        if self._keeping.mirror is None:
+            self.facts = self._facts()
         if not notebook:
             return
         try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from gateway.peers.errors import Fenced
 from gateway.saving import PASSING
 from gateway.transcripts.errors import TranscriptError
 from gateway.transcripts.index import Index
@@ -76,7 +77,12 @@ class Upkeep:
                 if not behind.indexed:
                     behind.indexed = True
                     try:
+                        if behind.transcript.unmirrored:
+                            await behind.transcript.mirror()
                         await self._index.put(behind.transcript.facts)
+                    except Fenced:  # its new gateway keeps up with it
+                        self._behind.pop(session, None)
+                        continue
                     except BaseException:
                         behind.indexed = False
                         raise

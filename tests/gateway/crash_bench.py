@@ -99,8 +99,8 @@ class MortalJournal(Journal):
             await self._life.pass_by("executing")
         return row
 
-    async def executing(self, row: Row) -> None:
-        await super().executing(row)
+    async def executing(self, row: Row, session: str = "", fence: int | None = None) -> None:
+        await super().executing(row, session, fence)
         await self._life.pass_by("executing")
 
     async def finish(self, *args: Any, **kwargs: Any) -> tuple[datetime, datetime]:

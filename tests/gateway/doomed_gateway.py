@@ -167,6 +167,7 @@ async def run(point: str, number: int) -> None:
             config = uvicorn.Config(create_app(gateway), lifespan="off", log_config=None, timeout_graceful_shutdown=2)
             server = _Server(config)
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, setattr, server, "should_exit", True)
+            await gateway.peers.owners.announce(url_of(listener))
             print(url_of(listener), gateway.token, flush=True)
             await server.serve(sockets=[listener])
 
