@@ -18,6 +18,7 @@ MODULES = (
     "benchmarks.calls",
     "benchmarks.checks",
     "benchmarks.finding",
+    "benchmarks.idle",
     "benchmarks.jupyter",
     "benchmarks.kernels",
     "benchmarks.limits",

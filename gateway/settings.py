@@ -91,6 +91,9 @@ class ServerSettings(Group):
     requests: int = Field(512, gt=0, description="Requests under way at once, event streams included; more get 503.")
     websockets: int = Field(2000, gt=0, description="Websockets open at once; more get 503.")
     connections: int = Field(4000, gt=0, description="Connections open at once; more are closed.")
+    unread_mb: int = Field(
+        16, gt=0, description="Texts that may wait for a client of an event stream, Mi characters; more are left out."
+    )
     head_s: float = Field(20.0, gt=0, description="Time for a client to send a request's head; then it is cut off.")
     body_s: float = Field(60.0, gt=0, description="Time for it to send the body; then it gets 408.")
     message_s: float = Field(60.0, gt=0, description="Time for a websocket's message to come whole; then it is closed.")

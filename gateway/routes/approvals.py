@@ -51,7 +51,7 @@ async def events(running: GatewayOf, person: Decider) -> EventResponse:
 
     Each is an `approval` event with the request, as `GET /v1/approvals/{id}` has it. Ends when the client goes away.
     """
-    stream = Events()
+    stream = Events(running.settings.server.unread_mb * 2**20)
     task = asyncio.create_task(_watch(running, person, stream))
     return EventResponse(task, stream, heartbeat_s=running.settings.server.heartbeat_s, owned=True)
 

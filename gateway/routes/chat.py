@@ -44,7 +44,7 @@ async def chat(running: GatewayOf, caller: Caller, body: NewMessage, accept: Acc
     else:
         session = await running.sessions.get(body.session, body.tenant)
         check_role(caller, session.role)
-    events = Events()
+    events = Events(running.settings.server.unread_mb * 2**20)
     await events.send(Event("session", {"session": session.id}))
     task = await running.chat.start(session, body.message, events.send, body.mode)
     if "text/event-stream" in accept:

@@ -82,7 +82,7 @@ async def complete(
     scope = Scope(tenant, caller.name, body.user or "", x_omniops_customer)
     conversations = Conversations(running.database, running.settings.chat_api.remember_days * _DAY_S)
     session, before = await _session(running, conversations, scope, _conversation(running, request, body), asked)
-    events, head = Events(), Head.new(body.model)
+    events, head = Events(running.settings.server.unread_mb * 2**20), Head.new(body.model)
     task = await running.chat.start(session, asked.message, events.send, before=before)
     headers = {"X-Omniops-Session": session.id}
 

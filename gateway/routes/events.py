@@ -22,12 +22,27 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class Events:
-    """What a task tells while it runs. `send` is an EventSink that never waits."""
+    """What a task tells while it runs. `send` is an EventSink that never waits.
 
-    def __init__(self) -> None:
+    Texts that a client does not read are held up to `most` characters; then further ones are left out, and the next
+    that is sent says so. What ends the stream has the whole all the same.
+    """
+
+    def __init__(self, most: int) -> None:
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._most = most
+        self._waiting = self._left_out = 0
 
     async def send(self, event: Event) -> None:
+        size = _size(event)
+        if size and self._waiting + size > self._most:
+            self._left_out += size
+            return
+        if self._left_out:
+            text = f"\n[{self._left_out:,} characters were not read in time]\n"
+            self._left_out = 0
+            self._queue.put_nowait(Event("output", {"text": text}))
+        self._waiting += size
         self._queue.put_nowait(event)
 
     def end(self) -> None:
@@ -36,7 +51,9 @@ class Events:
     async def next(self, patience_s: float) -> Event | None:
         """None at the end. Raises TimeoutError."""
         async with asyncio.timeout(patience_s):
-            return await self._queue.get()
+            event = await self._queue.get()
+        self._waiting -= _size(event) if event is not None else 0
+        return event
 
 
 class EventResponse(StreamingResponse):
@@ -75,6 +92,11 @@ class EventResponse(StreamingResponse):
         error = None if self._task.cancelled() else self._task.exception()
         if isinstance(error, Exception):
             yield _wire(Event("error", problem_of(error).model_dump()))
+
+
+def _size(event: Event) -> int:
+    """Characters of a text that may be left out; 0 for what may not."""
+    return len(event.data.get("text", "")) if event.kind in ("output", "text") else 0
 
 
 def _wire(event: Event) -> bytes:

@@ -111,7 +111,7 @@ async def run_cell(running: GatewayOf, found: SessionOf, body: NewCell, accept: 
     answer; or an `error` event. A client that goes away does not end the cell: its deadline does. The id of a cell that
     runs joins it, with its outputs from the first on.
     """
-    events = Events()
+    events = Events(running.settings.server.unread_mb * 2**20)
     task = asyncio.create_task(_run(running, found.id, body, events))
     if "text/event-stream" in accept:
         return EventResponse(task, events, heartbeat_s=running.settings.server.heartbeat_s, owned=False)
@@ -131,7 +131,7 @@ async def follow_cell(running: GatewayOf, found: SessionOf, cell: CellId, after:
     after that one; without, all of them. A cell that is not known was never begun: run it, under the same id.
     """
     await running.sessions.known(found.id, cell)
-    events = Events()
+    events = Events(running.settings.server.unread_mb * 2**20)
     task = asyncio.create_task(_follow(running, found.id, cell, int(after or 0), events))
     return EventResponse(task, events, heartbeat_s=running.settings.server.heartbeat_s, owned=True)
 
