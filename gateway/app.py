@@ -23,6 +23,7 @@ from gateway.routes import (
     completions,
     credentials,
     files,
+    keys,
     mcp,
     mcp_servers,
     operations,
@@ -30,6 +31,7 @@ from gateway.routes import (
     tools,
     transcripts,
 )
+from gateway.routes.door import Door
 from gateway.routes.guard import check_declared, enforce
 from gateway.routes.limits import BodyLimit
 from gateway.routes.problems import install
@@ -75,6 +77,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     install(app)
     settings = gateway.settings
     app.add_middleware(Elsewhere, gateway=gateway)
+    app.add_middleware(Door, routes=app, gateway=gateway)
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.server.max_request_mb * 2**20,
@@ -90,6 +93,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         transcripts,
         operations,
         credentials,
+        keys,
         mcp,
         mcp_servers,
         tools,

@@ -50,6 +50,8 @@ class CellRunner:
         self._kernels = kernels
         self._envelope_tokens = envelope_tokens
         self._redact = redact
+        #: Asked before each cell, by tenant: raise SessionError where it may not run.
+        self.admit: list[Callable[[str], None]] = []
         #: Told each cell that ended, and whose it was.
         self.ran: list[Callable[[Grant, CellRun], None]] = []
 
@@ -77,6 +79,8 @@ class CellRunner:
         """
         session, kernel = live.grant.session, _kernel_of(live)
         _bind(live, cell)
+        if not replay:
+            self._ask(live.grant.tenant)
         await flush(live)
         await settle(live)
         known = await check.before(kernel) if check is not None else None
@@ -100,6 +104,7 @@ class CellRunner:
         """
         session, kernel = live.grant.session, _kernel_of(live)
         _bind(live, cell)
+        self._ask(live.grant.tenant)
         await flush(live, _UNSAVED)
         await settle(live)
         with _traced(live, cell) as made:
@@ -115,6 +120,10 @@ class CellRunner:
         with _traced(live, cell, cell.trace, cell.started) as made:
             result = resume_cell(_kernel_of(live), cell, stream)
             return _ended(made, await self._to_its_end(live, cell, cell.msg_id, result, stream))
+
+    def _ask(self, tenant: str) -> None:
+        for each in self.admit:
+            each(tenant)
 
     async def _to_its_end(
         self,

@@ -82,6 +82,8 @@ class Chat:
         self._code_kb = code_kb
         self._policies = policies
         self._conversations: dict[str, _Conversation] = {}
+        #: Asked before each turn, by tenant: raise SessionError where it may not begin.
+        self.admit: list[Callable[[str], None]] = []
         #: Told each turn that ended: tenant, model, how it went.
         self.turned: list[Callable[[str, str, TurnResult], None]] = []
 
@@ -101,8 +103,11 @@ class Chat:
         Raises:
             ChatUnavailable
             SessionBusy: the session's last turn is still under way.
+            QuotaUsedUp
         """
         model = self.require()
+        for each in self.admit:
+            each(session.tenant)
         conversation = await self._conversation(session)
         if conversation.task is not None and not conversation.task.done():
             raise SessionBusy(session.id, 1)

@@ -1,4 +1,4 @@
-"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials."""
+"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials, keys, audit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from rich.console import Console
 from gateway.client import client_for
 from gateway.commands.approvals import app as approvals
 from gateway.commands.approvals import calls
+from gateway.commands.audit import show_audit
 from gateway.commands.credentials import app as credentials
+from gateway.commands.keys import app as keys
 from gateway.commands.mcp import app as mcp
 from gateway.commands.tools import app as tools
 from gateway.commands.transcripts import app as transcripts
@@ -40,6 +42,8 @@ app.add_typer(mcp, name="mcp")
 app.add_typer(approvals, name="approvals")
 app.add_typer(calls, name="calls")
 app.add_typer(credentials, name="credentials")
+app.add_typer(keys, name="keys")
+app.command("audit")(show_audit)
 
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")
@@ -85,6 +89,7 @@ def serve(
             f"  tenants    {tenants}",
             f"  isolation  {gateway.isolation}",
             f"  data       {gateway.data_dir.path}",
+            *(gateway.first_key.told(running.url) if gateway.first_key else ()),
             "Stop it with Ctrl-C.",
         ]
         print("\n".join(lines), flush=True)
@@ -190,13 +195,24 @@ def remove_kernelspecs(
 
 def main() -> None:
     """The command line's entry: what went wrong is said in a line, not in a traceback."""
+    from gateway.db import DatabaseError
     from gateway.kernelspecs import KernelspecError
+    from gateway.postgres import PostgresError
     from gateway.start_error import StartError
     from kernel_pool.types import KernelPoolError
 
     try:
         app()
-    except (SettingsError, StartError, OmniopsError, TranscriptError, KernelspecError, KernelPoolError) as error:
+    except (
+        SettingsError,
+        StartError,
+        OmniopsError,
+        TranscriptError,
+        KernelspecError,
+        KernelPoolError,
+        DatabaseError,
+        PostgresError,
+    ) as error:
         print(f"omniops: {error}", file=sys.stderr)
         sys.exit(1)
 

@@ -21,7 +21,6 @@ from gateway.approvals.notices import Notices
 from gateway.approvals.resume import Resumer
 from gateway.approvals.reverts import Reverts
 from gateway.approvals.rows import ApprovalRows
-from gateway.auth import Tokens
 from gateway.broker import Broker, Contexts, Journal
 from gateway.broker.from_journal import FromJournal
 from gateway.broker.scrub import Scrubber
@@ -35,6 +34,10 @@ from gateway.credentials.vault import Vault
 from gateway.data_dir import DataDir, DataDirError, remove_runtime_dir, runtime_dir
 from gateway.db import Database, DatabaseError
 from gateway.direct_steps import DirectSteps
+from gateway.identity.audit import Audit
+from gateway.identity.identity import Identity
+from gateway.identity.keys import NewKey
+from gateway.identity.opening import open_identity, tokens_of
 from gateway.jupyter.kernels import JupyterKernels
 from gateway.jupyter.rows import JupyterRows
 from gateway.kernels import pool_of
@@ -64,7 +67,7 @@ from gateway.transcripts.erasure import Eraser
 from gateway.transcripts.index import Index
 from gateway.transcripts.redaction import Redaction
 from gateway.transcripts.replay import Replayer
-from gateway.transcripts.store import NAME, TranscriptStore
+from gateway.transcripts.store import TranscriptStore
 from gateway.transcripts.upkeep import Upkeep
 from gateway.types import BoundaryObserver
 from kernel_pool.pool import Pool
@@ -82,7 +85,11 @@ class Gateway:
     """What the routes work with."""
 
     settings: Settings
-    tokens: Tokens
+    #: Who calls, and what they did to the gateway.
+    identity: Identity
+    audit: Audit
+    #: Where this is the first start on the database.
+    first_key: NewKey | None
     #: The operator's token.
     token: str
     database: Database
@@ -168,7 +175,7 @@ async def _start(
     data_dir.open()
     stack.callback(data_dir.close)
     token = settings.server.token.get_secret_value() if settings.server.token else data_dir.token()
-    tokens = _tokens(settings, token)
+    tokens = tokens_of(settings, token)
     folder = runtime_dir(settings.runtime_dir, data_dir.path)
     stack.callback(remove_runtime_dir, folder)
     files = {"tools.json": registry.index(), "broker.json": msgspec.json.encode(_broker_rules(settings))}
@@ -189,8 +196,10 @@ async def _start(
     peers = await open_peers(stack, database, settings, data_dir.id(), keep=keep)
     tracer = await stack.enter_async_context(open_tracer(settings.tracing))
     http = await stack.enter_async_context(httpx.AsyncClient(event_hooks=upstream_hooks(settings.tracing)))
+    identity, first_key = await open_identity(stack, settings, tokens, database, http)
     embedder = MiniLm()
     secrets = Secrets([token, *(secret for each in mcp_configs for secret in each.secrets)])
+    secrets.add([first_key.text] if first_key else [])
     vault = Vault(CredentialRows(database), Keys(settings.credentials, data_dir.path), settings.credentials, secrets)
     await vault.open()
     contexts = Contexts(settings, database, http, embedder, vault, secrets)
@@ -265,6 +274,7 @@ async def _start(
     eraser = Eraser(database, sessions, transcripts, index, peers.mirror)
     stack.push_async_callback(cancelled, asyncio.create_task(eraser.retain(kept.keep_days)))
     sessions.ran.append(metrics.ran)
+    sessions.admit.append(identity.allowance.begin)
     for work in (
         lag.measure(settings.metrics.lag_every_s, metrics.lag.observe),
         sessions.care.reap(settings.cell.idle_s),
@@ -290,9 +300,12 @@ async def _start(
     chat.turned.append(metrics.turned)
     mcp_front = McpFront(settings.mcp_server, settings.server.max_request_mb)
     stack.push_async_callback(mcp_front.close)
+    chat.admit.append(identity.allowance.check)
     return Gateway(
         settings=settings,
-        tokens=tokens,
+        identity=identity,
+        audit=Audit(database),
+        first_key=first_key,
         token=token,
         database=database,
         catalogue=catalogue,
@@ -338,24 +351,6 @@ async def _start(
 def _broker_rules(settings: Settings) -> dict[str, float]:
     """What kernels know of their broker, beside its socket: a call waits as long for a gateway as its kernel lives."""
     return {"patience_s": settings.pool.orphan_grace_s}
-
-
-def _tokens(settings: Settings, operator: str) -> Tokens:
-    for name in settings.tenants:
-        if not NAME.match(name):
-            raise StartError(f"{name!r} cannot be a tenant: up to 64 letters, digits, '_', '-' and '.' only.")
-    own = {name: tenant.token.get_secret_value() for name, tenant in settings.tenants.items() if tenant.token}
-    approvers = {
-        name: (each.token.get_secret_value(), each.tenants) for name, each in settings.approvals.approvers.items()
-    }
-    for name, (_, tenants) in approvers.items():
-        if unknown := sorted(set(tenants) - set(settings.tenants)):
-            raise StartError(f"approvals.approvers.{name}.tenants: there is no tenant {unknown[0]!r}.")
-    try:
-        reader = settings.metrics.token
-        return Tokens(operator, own, approvers, reader.get_secret_value() if reader else None)
-    except ValueError as error:
-        raise StartError(f"The access tokens cannot be used: {error}.") from None
 
 
 def _policies(settings: Settings) -> dict[str, str]:

@@ -73,6 +73,8 @@ async def serve(settings: Settings, ready: Callable[[Gateway, Running], None]) -
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                proxy_headers=bool(settings.server.proxies),
+                forwarded_allow_ips=list(settings.server.proxies),
                 server_header=False,
                 # it would write the tokens of websockets' addresses into the log
                 log_level="warning",

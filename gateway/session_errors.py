@@ -26,6 +26,16 @@ class CellNotFound(SessionError):
         super().__init__(f"Session {session} has run no cell {cell[:64]!r}.")
 
 
+class QuotaUsedUp(SessionError):
+    """A tenant has used what it may in a day."""
+
+    code = "quota_used_up"
+
+    def __init__(self, tenant: str, what: str, setting: str) -> None:
+        super().__init__(f"Tenant {tenant} has used up the {what} of this day.")
+        self.hint = f"The next one begins at 00:00 UTC. Or have limits.{setting} (tenants.{tenant}.{setting}) raised."
+
+
 class KeyReused(SessionError):
     """An idempotency key stands for another request already."""
 

@@ -86,7 +86,7 @@ class Sessions:
         self.interrupt, self.cancel = control.interrupt, control.cancel
         self.known, self.follow = control.known, control.follow
         #: Told each cell that ended.
-        self.ran = self._runner.ran
+        self.ran, self.admit = self._runner.ran, self._runner.admit
         self._tasks: set[asyncio.Task[Any]] = set()
         self.files = SessionFiles(self._book, self._kernels, files)
         self.moves = SessionMoves(

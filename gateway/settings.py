@@ -23,6 +23,7 @@ from .settings_calls import BrokerSettings, FindingSettings, McpSettings, Observ
 from .settings_errors import explain, explain_json, explain_variables
 from .settings_front import ChatApiSettings, McpServerSettings
 from .settings_group import Group
+from .settings_identity import IdentitySettings, JwtSettings, LimitSettings
 from .settings_jupyter import JupyterSettings
 from .settings_kernels import CellSettings, CheckSettings, DockerSettings, FileSettings, PoolSettings, ProfileSettings
 from .settings_operations import MetricsSettings, ReadySettings, TracingSettings
@@ -45,7 +46,10 @@ __all__ = [
     "DockerSettings",
     "FileSettings",
     "FindingSettings",
+    "IdentitySettings",
     "JupyterSettings",
+    "JwtSettings",
+    "LimitSettings",
     "McpServerSettings",
     "McpSettings",
     "MetricsSettings",
@@ -84,6 +88,11 @@ class ServerSettings(Group):
     token: SecretStr | None = Field(None, description="Access token. None: one is made at the first start and kept.")
     max_request_mb: int = Field(8, gt=0, description="Largest request body, MiB.")
     heartbeat_s: float = Field(15.0, gt=0, description="Seconds between two signs of life on a quiet event stream.")
+    proxies: tuple[str, ...] = Field(
+        (),
+        description="Addresses of reverse proxies: their word (X-Forwarded-For) is taken for where a client is. Empty: "
+        "nobody's is.",
+    )
     shutdown_grace_s: float = Field(10.0, gt=0, description="Time that running cells get at a stop.")
     drain_s: float = Field(
         0.0, ge=0, description="At a stop, how long at least the port stays open, saying 503: for balancers to see it."
@@ -173,6 +182,8 @@ class Settings(BaseSettings):
     transcripts: TranscriptSettings = TranscriptSettings()
     credentials: CredentialSettings = CredentialSettings()
     peers: PeerSettings = PeerSettings()
+    identity: IdentitySettings = IdentitySettings()
+    limits: LimitSettings = LimitSettings()
     mcp: McpSettings = McpSettings()
     metrics: MetricsSettings = MetricsSettings()
     ready: ReadySettings = ReadySettings()

@@ -64,4 +64,8 @@ class TenantSettings(Group):
     token: SecretStr | None = Field(None, description="Access token that reaches this tenant alone.")
     policy_file: Path | None = Field(None, description="Text file with the shop's policy, put into the agent's prompt.")
     mcp_file: Path | None = Field(None, description="`.mcp.json` with MCP servers of this tenant's own.")
+    cells_per_day: int | None = Field(None, ge=0, description="Cells a day (UTC). None: as `limits` has it.")
+    dollars_per_day: float | None = Field(
+        None, ge=0, description="US dollars in a day (UTC). None: as `limits` has it."
+    )
     writes: WriteCaps | None = Field(None, description="Caps of this tenant's writes; None: as `approvals` has them.")

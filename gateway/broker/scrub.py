@@ -22,6 +22,8 @@ _PATTERNS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\bc[ks]_[0-9A-Za-z]{16,}", REMOVED),
+        (r"\bomk_[0-9a-f]{12}_[0-9A-Za-z_-]{20,}", REMOVED),
+        (r"\beyJ[0-9A-Za-z_-]{8,}\.eyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{16,}", REMOVED),
         (r"\bsk-[0-9A-Za-z_-]{16,}", REMOVED),
         (r"(?i)\b((?:basic|bearer|token)\s+)[0-9a-z+/=._~-]{8,}", rf"\1{REMOVED}"),
         (r"(?i)\b((?:consumer_key|consumer_secret|oauth_\w+|api_?key|password|token)=)[^&\s'\"]+", rf"\1{REMOVED}"),

@@ -6,10 +6,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from psycopg import AsyncConnection
-from psycopg.rows import DictRow
-
 from gateway.db import Database
+from gateway.identity.audit import note
 
 from .sealing import Keyring, Sealed
 
@@ -65,14 +63,14 @@ class CredentialRows:
                 " changed = now(), changed_by = excluded.changed_by",
                 (tenant, name, sealed.format, sealed.key_id, sealed.data, principal),
             )
-            await _note(connection, principal, tenant, "credential.set", name)
+            await note(connection, principal, tenant, "credential.set", name)
 
     async def delete(self, tenant: str, name: str, principal: str) -> bool:
         """Whether there was one."""
         async with self._database.connection() as connection, connection.transaction():
             gone = await connection.execute("DELETE FROM credential WHERE tenant = %s AND name = %s", (tenant, name))
             if gone.rowcount:
-                await _note(connection, principal, tenant, "credential.deleted", name)
+                await note(connection, principal, tenant, "credential.deleted", name)
         return bool(gone.rowcount)
 
     async def entries(self, tenant: str) -> list[Entry]:
@@ -111,7 +109,7 @@ class CredentialRows:
                     "UPDATE credential SET format = %s, key_id = %s, sealed = %s WHERE tenant = %s AND name = %s",
                     (sealed.format, sealed.key_id, sealed.data, row.tenant, row.name),
                 )
-            await _note(connection, principal, "", "credential.key_rotated", ring.newest)
+            await note(connection, principal, "", "credential.key_rotated", ring.newest)
         return len(old)
 
 
@@ -133,13 +131,6 @@ def check_value(name: str, value: str) -> None:
         raise BadCredential(f"The value of {name} begins or ends with white space, or holds a NUL.")
     if any(not c.isprintable() and c not in "\n\t" for c in value):
         raise BadCredential(f"The value of {name} holds control characters.")
-
-
-async def _note(connection: AsyncConnection[DictRow], principal: str, tenant: str, action: str, subject: str) -> None:
-    await connection.execute(
-        "INSERT INTO administration (principal, tenant, action, subject) VALUES (%s, %s, %s, %s)",
-        (principal, tenant, action, subject),
-    )
 
 
 def _row(row: dict[str, object]) -> Row:

@@ -13,7 +13,7 @@ from gateway.jupyter.access import Caller, GatewayOf, KernelsOf, read, tenant_of
 from gateway.jupyter.hub import Hub
 from gateway.jupyter.kernels import Away, JupyterKernels, kernel_id
 from gateway.jupyter.models import KernelChoice, SessionModel, SessionRequest
-from gateway.jupyter.routes import started
+from gateway.jupyter.routes import ended, started
 from gateway.jupyter.rows import NotebookRow
 from gateway.routes.problems import ProblemError, described
 from gateway.runtime import Gateway
@@ -91,17 +91,17 @@ async def change(running: GatewayOf, found: KernelsOf, caller: Caller, row: RowO
     await found.rows.change_notebook(row)
     others = await found.rows.notebooks(row.tenant)
     if hub is not before and not any(each.kernel == before.about.session for each in others):
-        await found.end(before)
+        await ended(running, found, caller, before)
     return SessionModel.of(row, hub)
 
 
 @router.delete("/{session}", status_code=204, responses=described(404))
 @act("kernels")
-async def delete(found: KernelsOf, caller: Caller, row: RowOf) -> None:
+async def delete(running: GatewayOf, found: KernelsOf, caller: Caller, row: RowOf) -> None:
     """Close the document and end its kernel."""
     hub = await found.find(kernel_id(row.kernel), caller.tenant)
     await found.rows.remove_notebook(row.id)
-    await found.end(hub)
+    await ended(running, found, caller, hub)
 
 
 async def _kernel(

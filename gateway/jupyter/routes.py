@@ -14,8 +14,10 @@ from gateway.jupyter.access import Caller, GatewayOf, HubOf, KernelsOf, read, te
 from gateway.jupyter.hub import Hub
 from gateway.jupyter.kernels import ALIASES, JupyterKernels, kernel_id
 from gateway.jupyter.models import LOGOS, KernelModel, NewKernel, spec_of, specs_of, stamp
+from gateway.routes.access import note_end
 from gateway.routes.problems import ProblemError, described
 from gateway.runtime import Gateway
+from gateway.session_errors import SessionNotFound
 
 router = APIRouter(tags=["jupyter"])
 
@@ -116,9 +118,9 @@ async def get(hub: HubOf) -> KernelModel:
 
 @router.delete("/api/kernels/{kernel}", status_code=204, responses=described(404))
 @act("kernels")
-async def delete(found: KernelsOf, hub: HubOf) -> None:
+async def delete(running: GatewayOf, found: KernelsOf, caller: Caller, hub: HubOf) -> None:
     """End the kernel, what runs in it, and its session. The transcript stays."""
-    await found.end(hub)
+    await ended(running, found, caller, hub)
 
 
 @router.post("/api/kernels/{kernel}/interrupt", status_code=204, responses=described(404, 409, 503))
@@ -147,6 +149,17 @@ async def started(running: Gateway, found: JupyterKernels, caller: Caller, wante
     env = {name: value for name, value in wanted.variables().items() if not _STARTUP.match(name)}
     title = wanted.path or "Jupyter"
     return await found.start(tenant, caller.name, name, profiles, env, title)
+
+
+async def ended(running: Gateway, found: JupyterKernels, caller: Caller, hub: Hub) -> None:
+    """End a kernel; of somebody else's, the audit has it."""
+    try:
+        session = await running.sessions.get(hub.about.session)
+    except SessionNotFound:
+        session = None
+    await found.end(hub)
+    if session is not None:
+        await note_end(running, caller, session)
 
 
 #: What clients send along of their own environment and a warm kernel cannot take: without it they would start none.

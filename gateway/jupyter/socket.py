@@ -17,11 +17,14 @@ from gateway.jupyter.kernels import JupyterKernels
 from gateway.jupyter.mailbox import BAD, TRY_LATER, Mailbox, Seat
 from gateway.jupyter.wire import V1, BadMessage, asked
 from gateway.routes.problems import ProblemError, problem_of, respond
+from gateway.runtime import Gateway
 
 router = APIRouter()
 log = structlog.get_logger(__name__)
 
 _MAX_SESSION_ID = 128
+#: RFC 6455: a policy is violated.
+_REFUSED = 1008
 #: Time for a close frame to go out; a client that takes nothing gets none.
 _CLOSE_S = 1.0
 #: RFC 6455: a control frame's payload is at most 125 bytes, 2 of them the code.
@@ -69,7 +72,8 @@ async def _serve(websocket: WebSocket, hub: Hub, mailbox: Mailbox, seat: Seat, *
     reading = asyncio.create_task(_read(websocket, hub, mailbox, seat, v1=v1))
     writing = asyncio.create_task(_write(websocket, mailbox, seat, v1=v1))
     ended = asyncio.create_task(seat.ended.wait())
-    tasks = (reading, writing, ended)
+    watching = asyncio.create_task(_watch(websocket, seat))
+    tasks = (reading, writing, ended, watching)
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -82,6 +86,13 @@ async def _serve(websocket: WebSocket, hub: Hub, mailbox: Mailbox, seat: Seat, *
             async with asyncio.timeout(_CLOSE_S):
                 reason = seat.reason.encode()[:_MAX_REASON].decode(errors="ignore")
                 await websocket.close(seat.code, reason)
+
+
+async def _watch(websocket: WebSocket, seat: Seat) -> None:
+    """End the connection when its key is revoked, or its token is over."""
+    running: Gateway = websocket.app.state.gateway
+    await running.identity.gone(websocket.state.principal)
+    seat.end(_REFUSED, "the access token does not count any more")
 
 
 async def _read(websocket: WebSocket, hub: Hub, mailbox: Mailbox, seat: Seat, *, v1: bool) -> None:

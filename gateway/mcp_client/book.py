@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 
 from gateway.db import Database
+from gateway.identity.audit import note
 from servers.foreign.record import Definition
 from servers.foreign.words import one_line
 from servers.tool import EFFECTS, OPERATOR, Effect, Role
 
-_ACT = "INSERT INTO administration (principal, tenant, action, subject) VALUES (%s, %s, %s, %s)"
 _REVISED = "UPDATE foreign_revision SET revision = revision + 1"
 
 
@@ -162,7 +162,7 @@ class Book:
                 (principal, tenant, *_parts(pin.key), pin.definition.digest, effect, list(roles), idempotent),
             )
             said = f"{effect} for {', '.join(roles) or 'nobody'}{', idempotent' if idempotent else ''}"
-            await connection.execute(_ACT, (principal, tenant, "tool.classify", f"{_shown(pin.key)}: {said}"))
+            await note(connection, principal, tenant, "tool.classify", f"{_shown(pin.key)}: {said}")
             await connection.execute(_REVISED)
         await self.load()
 
@@ -186,8 +186,7 @@ class Book:
                 " VALUES (%s, %s, %s, %s, %s, 'accept', %s)",
                 (principal, pin.key.owner, *_parts(pin.key), digest),
             )
-            act = (principal, pin.key.owner, "tool.accept", f"{_shown(pin.key)}: {digest[:12]}")
-            await connection.execute(_ACT, act)
+            await note(connection, principal, pin.key.owner, "tool.accept", f"{_shown(pin.key)}: {digest[:12]}")
             await connection.execute(_REVISED)
         await self.load()
 

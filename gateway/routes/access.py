@@ -90,6 +90,12 @@ def check_decider(person: Person, tenant: str | None) -> None:
         raise ProblemError(403, "forbidden", f"This token does not reach tenant {tenant[:64]!r}.")
 
 
+async def note_end(running: Gateway, caller: Principal, session: SessionInfo) -> None:
+    """That a session was ended is in the audit where it was somebody else's."""
+    if session.principal != caller.name:
+        await running.audit.note_if_possible(caller.name, session.tenant, "session.end", session.id)
+
+
 async def session_of(running: GatewayOf, caller: Caller, session: Annotated[str, Path(max_length=64)]) -> SessionInfo:
     """The session of the path, if the caller reaches it. Raises SessionNotFound, ProblemError (403)."""
     found = await running.sessions.get(session, caller.tenant)

@@ -10,7 +10,8 @@ from starlette.responses import StreamingResponse
 
 from gateway.acts import act
 from gateway.approvals.desk import Person
-from gateway.routes.access import Decider, GatewayOf, check_decider
+from gateway.auth import Principal
+from gateway.routes.access import Caller, Decider, GatewayOf, check_decider
 from gateway.routes.approval_models import Approval, Decision, Denial, State, Write
 from gateway.routes.events import EventResponse, Events
 from gateway.routes.problems import described
@@ -46,13 +47,13 @@ async def list_approvals(
     responses={**described(403), 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 @act("approvals.look")
-async def events(running: GatewayOf, person: Decider) -> EventResponse:
+async def events(running: GatewayOf, caller: Caller, person: Decider) -> EventResponse:
     """Requests as they come and as they are decided, here or at another gateway; first those that wait.
 
     Each is an `approval` event with the request, as `GET /v1/approvals/{id}` has it. Ends when the client goes away.
     """
     stream = Events(running.settings.server.unread_mb * 2**20)
-    task = asyncio.create_task(_watch(running, person, stream))
+    task = asyncio.create_task(_watch(running, caller, person, stream))
     return EventResponse(task, stream, heartbeat_s=running.settings.server.heartbeat_s, owned=True)
 
 
@@ -72,14 +73,18 @@ async def approve(running: GatewayOf, person: Decider, approval: Id, body: Decis
     the session that asks is the caller's own (403).
     """
     said = body or Decision()
-    return Approval.of(await running.desk.approve(person, approval, calls=said.calls, note=said.note))
+    done = await running.desk.approve(person, approval, calls=said.calls, note=said.note)
+    await running.audit.note_if_possible(person.name, done.tenant, "approval.approve", approval)
+    return Approval.of(done)
 
 
 @router.post("/v1/approvals/{approval}/deny", responses=described(403, 404, 409))
 @act("approvals.decide")
 async def deny(running: GatewayOf, person: Decider, approval: Id, body: Denial | None = None) -> Approval:
     """Refuse all calls of the request: each raises `ApprovalDenied` in its cell, with the note."""
-    return Approval.of(await running.desk.deny(person, approval, note=(body or Denial()).note))
+    done = await running.desk.deny(person, approval, note=(body or Denial()).note)
+    await running.audit.note_if_possible(person.name, done.tenant, "approval.deny", approval)
+    return Approval.of(done)
 
 
 @router.get("/v1/calls", responses=described(403))
@@ -96,13 +101,15 @@ async def list_writes(
 @act("approvals.decide")
 async def revert(running: GatewayOf, person: Decider, call: CallId) -> Write:
     """Take back what a call has done, by the tool that undoes it; once, whoever else asks for it."""
-    return Write.of(await running.reverts.revert(person, call))
+    done = await running.reverts.revert(person, call)
+    await running.audit.note_if_possible(person.name, done.tenant, "call.revert", f"{call} ({done.tool})")
+    return Write.of(done)
 
 
-async def _watch(running: Gateway, person: Person, stream: Events) -> None:
-    """By looking: a decision may come from any gateway."""
+async def _watch(running: Gateway, caller: Principal, person: Person, stream: Events) -> None:
+    """By looking: a decision may come from any gateway. Ends when the caller's token does."""
     known: dict[str, str] = {}
-    while True:
+    while await running.identity.still(caller):
         waiting = {each.id: each for each in await running.desk.find(person, state="pending", limit=1000)}
         for id in [id for id in known if id not in waiting]:
             del known[id]

@@ -1,4 +1,4 @@
-"""Before each route: who calls, and whether they may do what the route does. A route that declares nothing is refused.
+"""Before each route: whether the caller may do what it does. A route that declares nothing is refused to everybody.
 
 An application whose routes do not all declare their act is not made.
 """
@@ -12,10 +12,9 @@ from fastapi.requests import HTTPConnection
 from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 
 from gateway.acts import ACTS, Act, act_of, may
-from gateway.auth import Principal, token_of
+from gateway.auth import Principal
 from gateway.peers.passes import CALLER
 from gateway.routes.problems import ProblemError
-from gateway.runtime import Gateway
 
 
 async def enforce(connection: HTTPConnection) -> None:
@@ -23,7 +22,10 @@ async def enforce(connection: HTTPConnection) -> None:
     wanted = act_of(connection.scope.get("endpoint"))
     if wanted == "public":
         return
-    caller = connection.scope.get(CALLER) or authenticated(connection)
+    # another gateway that brings the request has let the caller in, else the door has
+    caller: Principal | None = connection.scope.get(CALLER) or getattr(connection.state, "principal", None)
+    if caller is None:
+        raise ProblemError(401, "unauthorized", "The request has no access token.")
     if wanted is None or not may(caller.role, wanted):
         raise refusal(caller, wanted)
     connection.state.principal = caller
@@ -35,22 +37,6 @@ def refusal(caller: Principal, wanted: Act | None) -> ProblemError:
         return ProblemError(403, "forbidden", "This token is for approvals alone.", "See GET /v1/approvals.")
     what = f"Role {caller.role!r} may not do this ({wanted or 'nobody may'})."
     return ProblemError(403, "forbidden", what, "docs/identity.md has the table of roles.")
-
-
-def authenticated(connection: HTTPConnection) -> Principal:
-    """Whose token it is. Raises ProblemError (401)."""
-    running: Gateway = connection.app.state.gateway
-    # by path: clients that can say neither headers nor a query
-    asked = connection.query_params.get("token", "")
-    if not asked and connection.scope["path"].startswith("/token/"):
-        asked = connection.scope["path"].split("/")[2]
-    token = token_of(connection.headers.get("authorization", ""), asked)
-    found = running.tokens.principal(token) if token else None
-    if found is None:
-        what = "The access token is wrong." if token else "The request has no access token."
-        hint = "Send the header `Authorization: Bearer TOKEN`; `omniops serve` prints the token at start."
-        raise ProblemError(401, "unauthorized", what, hint)
-    return found
 
 
 def declared(app: FastAPI) -> Iterator[tuple[str, Act | None]]:

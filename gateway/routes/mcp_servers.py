@@ -111,6 +111,7 @@ async def reconnect(running: GatewayOf, caller: Caller, module: Module, tenant: 
     check_everyone(caller)
     config = _server(running, module, tenant)
     await running.mcp.reconnect(config, tenant)
+    await running.audit.note_if_possible(caller.name, tenant or config.owner, "server.reconnect", config.module)
     return Server(**asdict(running.mcp.status(config, tenant)))
 
 

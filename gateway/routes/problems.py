@@ -20,11 +20,13 @@ from starlette.exceptions import HTTPException
 from gateway.approvals.desk import ApprovalError
 from gateway.catalog import NoShop
 from gateway.chat import ChatUnavailable
+from gateway.routes.refusals import note_refusal
 from gateway.session_errors import (
     BadCell,
     CellNotFound,
     KeyReused,
     NotSaved,
+    QuotaUsedUp,
     SessionBusy,
     SessionError,
     SessionNotFound,
@@ -54,8 +56,11 @@ class Problem(BaseModel):
 class ProblemError(Exception):
     """Ends a request with a problem."""
 
-    def __init__(self, status: int, code: str, message: str, hint: str = "") -> None:
+    def __init__(
+        self, status: int, code: str, message: str, hint: str = "", *, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
         self.problem = Problem(status=status, code=code, message=message, hint=hint)
 
 
@@ -114,11 +119,24 @@ def respond(problem: Problem) -> JSONResponse:
     return JSONResponse(problem.model_dump(), problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
+def answer_to(error: Exception) -> JSONResponse:
+    """The answer to a request that ended so."""
+    return _with_delay(error, respond(problem_of(error)))
+
+
+def _with_delay(error: Exception, answer: JSONResponse) -> JSONResponse:
+    if isinstance(error, ProblemError) and error.retry_after_s is not None:
+        answer.headers["Retry-After"] = str(error.retry_after_s)
+    return answer
+
+
 def install(app: FastAPI) -> None:
     """Let every error of the application end as a problem."""
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
-        return respond(problem_of(error))
+        problem = problem_of(error)
+        await note_refusal(request, problem)
+        return _with_delay(error, respond(problem))
 
     kinds: tuple[type[Exception], ...] = (
         ProblemError,
@@ -161,6 +179,7 @@ def _session_status(error: SessionError) -> int:
         (BadCell, 422),
         (KeyReused, 422),
         (SessionBusy, 429),
+        (QuotaUsedUp, 429),
     ]
     return next((status for kind, status in statuses if isinstance(error, kind)), 409)
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from starlette.responses import StreamingResponse
 
 from gateway.acts import SESSIONS, act
-from gateway.routes.access import Caller, GatewayOf, SessionOf, check_role, check_tenant, reach
+from gateway.routes.access import Caller, GatewayOf, SessionOf, check_role, check_tenant, note_end, reach
 from gateway.routes.events import EventResponse, Events
 from gateway.routes.models import Cancelled, Cell, CellState, FoundCell, Interrupted, NewCell, NewSession, Session
 from gateway.routes.problems import described
@@ -89,10 +89,11 @@ async def get(found: SessionOf) -> Session:
 
 @router.delete("/{session}", status_code=204, responses=described(404))
 @act("sessions.end")
-async def end(running: GatewayOf, found: SessionOf) -> None:
+async def end(running: GatewayOf, caller: Caller, found: SessionOf) -> None:
     """End the session, what runs in it, and its kernel. Its transcript stays."""
     await running.chat.forget(found.id)
     await running.sessions.end(found.id)
+    await note_end(running, caller, found)
 
 
 @router.post(

@@ -118,6 +118,7 @@ async def export(
     if form == "jsonl":
         check_act(caller, "transcripts.record")
     content = await asyncio.to_thread(running.transcripts.export, path, form)
+    await running.audit.note_if_possible(caller.name, path.parent.name, "transcript.export", f"{path.stem}.{form}")
     return Response(content, media_type=_TYPES[form], headers=attached(f"{path.stem}.{form}"))
 
 

@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from gateway.db import Database
+from gateway.identity.audit import Audit
 from gateway.saving import PASSING
 from gateway.session_errors import SessionError
 from gateway.sessions import Sessions
@@ -32,7 +33,6 @@ _BLANK = (
     "UPDATE call SET args = '{}', result = NULL, result_table = NULL, error = NULL WHERE session = %s",
     "UPDATE transcript SET erased = now() WHERE session = %s",
 )
-_ACT = "INSERT INTO administration (principal, tenant, action, subject) VALUES (%s, %s, 'transcript.erase', %s)"
 _OLD = """
     SELECT transcript.session, transcript.tenant FROM transcript JOIN session ON session.id = transcript.session
     WHERE erased IS NULL AND session.state <> 'live' AND changed < now() - make_interval(days => %s)
@@ -71,7 +71,8 @@ class Eraser:
         await self._sessions.fetch(info.id, info.tenant)
         known: Head | None = await self._index.head(session)
         transcript = await asyncio.to_thread(self._store.open, header, known)
-        await self._database.execute(_ACT, (by, info.tenant, session))  # whatever comes of it, somebody asked for it
+        # whatever comes of it, somebody asked for it
+        await Audit(self._database).note(by, info.tenant, "transcript.erase", session)
         removed = await asyncio.to_thread(erase, transcript, reason, by)
         if self._mirror is not None:
             await self._mirror.replace(transcript.record)

@@ -43,7 +43,7 @@ def test_every_attack_that_is_made_is_in_the_table() -> None:
 
 
 def test_every_test_that_is_named_exists() -> None:
-    named = {name for row in rows() for name in re.findall(r"`(test_\w+)`", row[4])}
+    named = set(re.findall(r"`(test_\w+)`", PAGE.read_text()))
     assert named - attacks_in([*(ROOT / "tests").rglob("test_*.py")]) == set()
 
 

@@ -46,6 +46,8 @@ def test_a_secret_that_begins_another_leaves_no_rest() -> None:
         "postgresql://user:s3cr3t-one@db/x",
         "key cs_0123456789abcdef0123456789abcdef s3",
         "sk-proj-0123456789abcdef0123",
+        "key omk_0123456789ab_s3cr3t-one-0123456789-0123456789-0123456789 of",
+        "jwt eyJhbGciOi0123456789.eyJzdWIiOi0123456789.s3cr3t-one-0123456789",
     ],
 )
 def test_what_looks_like_a_credential_is_removed_from_errors(text: str) -> None:

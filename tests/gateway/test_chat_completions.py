@@ -438,7 +438,8 @@ async def test_a_key_that_is_wrong_or_missing_is_refused_as_openai_does(front: F
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
             assert answer.json()["error"]["code"] == "invalid_api_key"
         assert (await http.get("/v1/sessions")).headers["content-type"] == "application/problem+json"
-        answer = await http.get("/v1/chat/completions")
+        bearer = {"authorization": f"Bearer {front.gateway.token}"}
+        answer = await http.get("/v1/chat/completions", headers=bearer)
         assert (answer.status_code, list(answer.json())) == (405, ["error"])
 
 
