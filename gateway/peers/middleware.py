@@ -65,7 +65,9 @@ class Elsewhere:
             body, whole = b"", receive
             session = await self._session(scope)
             caller = self._caller(scope)
-            if scope["type"] == "http" and (session is not None or _is_chat(scope)) and caller is not None:
+            if session is not None and await self._owner(session) is None:  # a body that is answered here is not held
+                session = None
+            elif scope["type"] == "http" and (session is not None or _is_chat(scope)) and caller is not None:
                 body, whole = await _read(receive)
                 session = session or _asked(body)
         except Exception as error:  # noqa: BLE001 - the boundary to the client: every error is an answer
