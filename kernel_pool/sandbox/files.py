@@ -159,7 +159,7 @@ class Files:
         *folders, name = _parts(path)
         with self._folder(folders) as folder:
             # a pipe that nobody writes to, or a device, would make the opening wait
-            file = os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY | _NO_LINK, dir_fd=folder)
+            file = _open(name, flags | os.O_NONBLOCK | os.O_NOCTTY, folder)
             try:
                 if not stat.S_ISREG(os.fstat(file).st_mode):
                     raise FilesError("not_a_file")
@@ -176,7 +176,7 @@ class Files:
                 if make:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(part, 0o755, dir_fd=folder)
-                inner = os.open(part, _FOLDER, dir_fd=folder)
+                inner = _open(part, _FOLDER, folder)
                 os.close(folder)
                 folder = inner
             yield folder
@@ -210,6 +210,19 @@ def _part(asked: Mapping[str, Any]) -> str:
     if not upload.isalnum() or len(upload) > 64:
         raise FilesError("bad_path")
     return _PART + upload
+
+
+def _open(name: str, flags: int, folder: int) -> int:
+    """Open what is there under that name, no link. gVisor follows one to `/` all the same: it is looked at again."""
+    opened = os.open(name, flags | _NO_LINK, dir_fd=folder)
+    try:
+        named, found = os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(opened)
+        if (named.st_dev, named.st_ino) != (found.st_dev, found.st_ino):
+            raise FilesError("not_found")
+    except BaseException:
+        os.close(opened)
+        raise
+    return opened
 
 
 def _about(about: os.stat_result) -> dict[str, Any]:

@@ -83,4 +83,11 @@ class AsyncHttp:
                 if answer.status_code >= 300:
                     retry_after = answer.headers.get("retry-after", "")
                     raise error_of(answer.status_code, await answer.aread(), url=url, retry_after=retry_after)
-                yield EventSource(answer).aiter_sse()
+                yield _told(EventSource(answer).aiter_sse())
+
+
+async def _told(events: AsyncIterator[ServerSentEvent]) -> AsyncIterator[ServerSentEvent]:
+    """Without those that say nothing: httpx-sse makes one of each sign of life that comes after an event with an id."""
+    async for event in events:
+        if event.data:
+            yield event

@@ -82,4 +82,11 @@ class Http:
                 if answer.status_code >= 300:
                     retry_after = answer.headers.get("retry-after", "")
                     raise error_of(answer.status_code, answer.read(), url=url, retry_after=retry_after)
-                yield EventSource(answer).iter_sse()
+                yield _told(EventSource(answer).iter_sse())
+
+
+def _told(events: Iterator[ServerSentEvent]) -> Iterator[ServerSentEvent]:
+    """Without those that say nothing: httpx-sse makes one of each sign of life that comes after an event with an id."""
+    for event in events:
+        if event.data:
+            yield event

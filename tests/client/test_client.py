@@ -277,6 +277,12 @@ def test_an_error_event_is_an_error() -> None:
         client.sessions.open("s").run("1")
 
 
+def test_a_sign_of_life_is_no_event() -> None:
+    stream = b'id: 1\nevent: output\ndata: {"text": "x"}\n\n: ping\n\nevent: end\ndata: {"reason": "done"}\n\n'
+    client, _ = answering(httpx.Response(200, content=stream, headers={"content-type": "text/event-stream"}))
+    assert [event.kind for event in client.chat.stream("a", "hello")] == ["output", "end"]
+
+
 def test_pauses_grow_and_end() -> None:
     pauses = [core.pause_s(attempt, None) for attempt in range(1, 12)]
     assert pauses[0] <= 0.5

@@ -72,7 +72,8 @@ def test_who_does_not_send_a_request_is_cut_off(gateway: ServedGateway, head: by
 
 def test_who_sends_the_next_request_byte_by_byte_is_cut_off(gateway: ServedGateway) -> None:
     with plain(gateway, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n") as slow:
-        assert b"200 OK" in slow.recv(65536)
+        while not (answered := slow.recv(65536)).endswith(b"}"):  # head and body may come apart
+            assert answered
         slow.sendall(b"G")
         assert all_of(slow) == b""
 

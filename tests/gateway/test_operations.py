@@ -15,6 +15,7 @@ import counting
 import httpx
 import pytest
 import pytest_asyncio
+import structlog
 from fastapi import FastAPI
 from gateway_world import own_database, settings_for
 from prometheus_client.parser import text_string_to_metric_families
@@ -93,13 +94,14 @@ class Log(io.StringIO):
 @pytest.fixture
 def log(served: Served) -> Iterator[Log]:
     root, log = logging.getLogger(), Log()
-    before = (root.handlers[:], root.level)
+    before, config = (root.handlers[:], root.level), structlog.get_config()
     logs.configure("info", served.gateway.scrubber, "json")
     [handler] = root.handlers
     assert isinstance(handler, logging.StreamHandler)
     handler.setStream(log)
     yield log
     root.handlers[:], root.level = before
+    structlog.configure(**config)
 
 
 # -- metrics --

@@ -234,7 +234,7 @@ async def test_an_idle_session_gives_its_kernel_back(sessions: Sessions, session
     await sessions.run_cell(session, "x = 7")
     kernel = sessions.kernel(session)
     assert kernel is not None
-    reaper = asyncio.create_task(sessions.reap(0.1))
+    reaper = asyncio.create_task(sessions.care.reap(0.1))
     await asyncio.wait_for(asyncio.shield(kernel.exited), 10)
     reaper.cancel()
     await asyncio.wait([reaper])

@@ -163,7 +163,8 @@ async def test_an_erased_session_is_gone_and_still_verifies(gateway: Gateway) ->
         found = (await http.get(f"{address}/verification", headers=server)).json()
         assert (found["ok"], found["problems"], found["erased"]) == (True, [], 2)
         acts = (await http.get("/v1/administration", headers=server)).json()["acts"]
-        assert [(act["action"], act["subject"]) for act in acts] == [("transcript.erase", session)]
+        acts = [act for act in acts if act["action"] == "transcript.erase"]
+        assert [act["subject"] for act in acts] == [session]
         assert acts[0]["principal"].endswith("kim")
         [listed] = [each for each in (await http.get("/v1/transcripts", headers=server)).json() if each["erased"]]
         assert listed["session"] == session
