@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import secrets
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -17,6 +16,7 @@ from docker_daemon import docker_host as docker_host
 from docker_daemon import pytest_configure as pytest_configure
 from docker_daemon import pytest_unconfigure as pytest_unconfigure
 from docker_daemon import sandbox_image as sandbox_image
+from own_database import own_database
 
 from gateway.db import Database
 from gateway.postgres import EmbeddedPostgres, PostgresConfig
@@ -98,13 +98,16 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture
 def database_url(postgres: str) -> Iterator[str]:
-    """URL of an empty database of this test's own."""
-    name = f"test_{secrets.token_hex(6)}"
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    yield postgres.replace("///postgres?", f"///{name}?")
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+    """URL of a database of this test's own, migrated."""
+    with own_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(postgres: str) -> Iterator[str]:
+    """URL of a database of this test's own, with nothing in it."""
+    with own_database(postgres, empty=True) as url:
+        yield url
 
 
 @pytest.fixture

@@ -16,36 +16,36 @@ async def connect(url: str) -> psycopg.AsyncConnection[dict[str, object]]:
     return await psycopg.AsyncConnection.connect(url, autocommit=True, row_factory=dict_row)
 
 
-async def test_migrations_apply_in_order_and_once(database_url: str, tmp_path: Path) -> None:
+async def test_migrations_apply_in_order_and_once(empty_database_url: str, tmp_path: Path) -> None:
     (tmp_path / "0001_a.sql").write_text("CREATE TABLE a (n int); INSERT INTO a VALUES (1);")
     (tmp_path / "0002_b.sql").write_text("UPDATE a SET n = n + 1")
-    async with await connect(database_url) as connection:
+    async with await connect(empty_database_url) as connection:
         assert await migrate(connection, tmp_path) == ("0001_a.sql", "0002_b.sql")
         assert await migrate(connection, tmp_path) == ()
         assert await (await connection.execute("SELECT n FROM a")).fetchone() == {"n": 2}
 
 
-async def test_a_failing_migration_is_named_and_leaves_nothing(database_url: str, tmp_path: Path) -> None:
+async def test_a_failing_migration_is_named_and_leaves_nothing(empty_database_url: str, tmp_path: Path) -> None:
     (tmp_path / "0001_bad.sql").write_text("CREATE TABLE a (n int); SELECT nonsense;")
-    async with await connect(database_url) as connection:
+    async with await connect(empty_database_url) as connection:
         with pytest.raises(DatabaseError, match=r"0001_bad\.sql failed, nothing of it was applied.*nonsense"):
             await migrate(connection, tmp_path)
         assert await (await connection.execute("SELECT to_regclass('a') AS t")).fetchone() == {"t": None}
 
 
-async def test_a_migration_that_was_changed_afterwards_is_refused(database_url: str, tmp_path: Path) -> None:
+async def test_a_migration_that_was_changed_afterwards_is_refused(empty_database_url: str, tmp_path: Path) -> None:
     (tmp_path / "0001_a.sql").write_text("CREATE TABLE a (n int)")
-    async with await connect(database_url) as connection:
+    async with await connect(empty_database_url) as connection:
         await migrate(connection, tmp_path)
         (tmp_path / "0001_a.sql").write_text("CREATE TABLE a (n bigint)")
         with pytest.raises(DatabaseError, match=r"0001_a\.sql was changed after it was applied"):
             await migrate(connection, tmp_path)
 
 
-async def test_two_gateways_that_start_at_once_migrate_once(database_url: str) -> None:
+async def test_two_gateways_that_start_at_once_migrate_once(empty_database_url: str) -> None:
     import asyncio
 
-    both = [Database(database_url, DatabaseSettings(pool_size=1)) for _ in range(2)]
+    both = [Database(empty_database_url, DatabaseSettings(pool_size=1)) for _ in range(2)]
     await asyncio.gather(*(one.open() for one in both))
     rows = await both[0].fetch("SELECT count(*) AS n FROM migration WHERE name = '0001_core.sql'")
     assert rows == [{"n": 1}]
