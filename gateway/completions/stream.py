@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.agent.types import TurnResult
 from gateway.completions.answers import Head, Spoken, chunk, finish_of, text_of, usage_chunk
 from gateway.completions.errors import error_of
-from gateway.routes.events import Events
+from gateway.routes.events import HEADERS, Events
 from gateway.routes.problems import Problem, ProblemError, problem_of
 from gateway.types import Event
 
@@ -41,7 +41,7 @@ class CompletionStream(StreamingResponse):
         ended: Ended,
         headers: dict[str, str],
     ) -> None:
-        super().__init__(self._stream(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers})
+        super().__init__(self._stream(), headers={**HEADERS, **headers})
         self._task = task
         self._events = events
         self._head = head
@@ -59,15 +59,10 @@ class CompletionStream(StreamingResponse):
 
     async def _stream(self) -> AsyncIterator[bytes]:
         yield self._chunk({"role": "assistant", "content": ""})
-        while True:
-            try:
-                event = await self._events.next(self._heartbeat_s)
-            except TimeoutError:
-                yield KEEPALIVE_COMMENT
-                continue
+        async for event in self._events.told(self._heartbeat_s):
             if event is None:
-                break
-            if text := self._text(event):
+                yield KEEPALIVE_COMMENT
+            elif text := self._text(event):
                 yield self._chunk({"content": text})
         try:
             result = await self._task

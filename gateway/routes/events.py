@@ -18,7 +18,8 @@ from gateway.routes.problems import problem_of
 from gateway.transcripts.clean import clean_json
 from gateway.types import Event
 
-_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+#: Of every such stream.
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class Events:
@@ -55,6 +56,18 @@ class Events:
         self._waiting -= _size(event) if event is not None else 0
         return event
 
+    async def told(self, heartbeat_s: float) -> AsyncIterator[Event | None]:
+        """All of them until the end; None for each time that nothing came for so long, seconds."""
+        while True:
+            try:
+                event = await self.next(heartbeat_s)
+            except TimeoutError:
+                yield None
+                continue
+            if event is None:
+                return
+            yield event
+
 
 class EventResponse(StreamingResponse):
     """The events of `task`, until it is done; its failure is an "error" event.
@@ -65,7 +78,7 @@ class EventResponse(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(self, task: asyncio.Task[Any], events: Events, *, heartbeat_s: float, owned: bool) -> None:
-        super().__init__(self._stream(), headers=_HEADERS)
+        super().__init__(self._stream(), headers=HEADERS)
         self._task = task
         self._events = events
         self._heartbeat_s = heartbeat_s
@@ -80,15 +93,8 @@ class EventResponse(StreamingResponse):
                 self._task.cancel()
 
     async def _stream(self) -> AsyncIterator[bytes]:
-        while True:
-            try:
-                event = await self._events.next(self._heartbeat_s)
-            except TimeoutError:
-                yield KEEPALIVE_COMMENT
-                continue
-            if event is None:
-                break
-            yield _wire(event)
+        async for event in self._events.told(self._heartbeat_s):
+            yield KEEPALIVE_COMMENT if event is None else _wire(event)
         error = None if self._task.cancelled() else self._task.exception()
         if isinstance(error, Exception):
             yield _wire(Event("error", problem_of(error).model_dump()))
