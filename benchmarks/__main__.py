@@ -26,6 +26,7 @@ MODULES = (
     "benchmarks.containers",
     "benchmarks.sessions",
     "benchmarks.tasks",
+    "benchmarks.workloads",
 )
 
 

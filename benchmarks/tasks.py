@@ -27,7 +27,14 @@ _MEASURES: dict[str, tuple[str, Callable[[Usage], float]]] = {
 }
 _QUANTILES = {"p50": 0.5, "p90": 0.9}
 
-IDS = ("demo_tasks_per_s", *(f"{name}_{q}" for name in _MEASURES for q in _QUANTILES))
+#: What all tasks together use, as a ratio to direct calls.
+_RATIOS: dict[str, Callable[[Usage], float]] = {
+    "tokens_chat_ratio": lambda usage: usage["input"],
+    "cost_chat_ratio": lambda usage: usage["dollars_uncached"],
+    "cost_cached_chat_ratio": lambda usage: usage["dollars"],
+}
+
+IDS = ("demo_tasks_per_s", "chat_turn_s", *_RATIOS, *(f"{name}_{q}" for name in _MEASURES for q in _QUANTILES))
 
 _PEER = "the same tasks by direct tool calls"
 
@@ -40,6 +47,11 @@ def run(ids: set[str]) -> list[Figure]:
     figures = [
         Figure("demo_tasks_per_s", rates["cells"], "1/s", rates["direct"], _PEER, command("demo_tasks_per_s")),
     ]
+    own = {arm: quantile([task[arm]["own_seconds"] for task in tasks], 0.5) for arm in ("cells", "direct")}
+    figures.append(Figure("chat_turn_s", own["cells"], "s", own["direct"], _PEER, command("chat_turn_s")))
+    for id, of in _RATIOS.items():
+        sums = {arm: sum(of(task[arm]["usage"]) for task in tasks) for arm in ("cells", "direct")}
+        figures.append(Figure(id, sums["cells"] / sums["direct"], "ratio", None, _PEER, command(id)))
     for name, (unit, measure) in _MEASURES.items():
         arms = {arm: [measure(task[arm]["usage"]) for task in tasks] for arm in ("cells", "direct")}
         for label, q in _QUANTILES.items():

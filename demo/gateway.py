@@ -44,6 +44,8 @@ class Turn:
     #: What the gateway reckons that the same calls would have used as direct tool calls.
     direct_usage: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    #: Of the turn's time what was not the model's, as the gateway says it.
+    own_seconds: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -67,6 +69,7 @@ class Turn:
             case "end":
                 self.reason, self.usage = data["reason"], data.get("usage") or {}
                 self.direct_usage = data.get("direct_usage") or {}
+                self.own_seconds = data.get("seconds", 0.0) - data.get("model_seconds", 0.0)
                 self.problem = data.get("message") or self.problem
 
 

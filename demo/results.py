@@ -18,6 +18,8 @@ class Arm(msgspec.Struct, frozen=True):
     calls: int
     tokens: int
     seconds: float
+    #: Of `seconds` what the gateway spent without the model.
+    own_seconds: float
     reason: str
     problem: str
     session: str
@@ -67,6 +69,7 @@ def arm(turn: Turn, differences: list[str]) -> Arm:
         calls=len(turn.calls),
         tokens=turn.tokens,
         seconds=round(turn.seconds, 3),
+        own_seconds=round(turn.own_seconds, 3),
         reason=turn.reason,
         problem=turn.problem,
         session=turn.session,

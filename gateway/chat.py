@@ -245,6 +245,7 @@ class Chat:
             "steps": len(result.steps),
             "calls": len(calls),
             "seconds": round(result.seconds, 3),
+            "model_seconds": round(sum(step.model_s for step in result.steps), 3),
             "usage": result.tokens.as_dict(prices),
             "direct_usage": direct.as_dict(prices),
         }
