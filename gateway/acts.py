@@ -32,6 +32,7 @@ Act: TypeAlias = Literal[
     "sessions.end",  # end a session, interrupt what runs
     "chat",  # put messages to the agent
     "kernels",  # kernels of Jupyter clients
+    "work.look",  # long work: how far it is, what it took
     "transcripts.read",
     "transcripts.replay",  # runs cells
     "transcripts.record",  # the record as it is, with nothing masked
@@ -65,6 +66,7 @@ MAY: Mapping[Act, frozenset[CallerRole]] = MappingProxyType(
         "sessions.end": _ALL,
         "chat": _WORKS,
         "kernels": _WORKS - {"agent"},
+        "work.look": _READS,
         "transcripts.read": _READS,
         "transcripts.replay": _READS - {"ops"},
         "transcripts.record": _ADMIN,

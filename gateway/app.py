@@ -30,6 +30,7 @@ from gateway.routes import (
     sessions,
     tools,
     transcripts,
+    work,
 )
 from gateway.routes.door import Door
 from gateway.routes.guard import check_declared, enforce
@@ -97,6 +98,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         mcp,
         mcp_servers,
         tools,
+        work,
     )
     for part in parts:
         app.include_router(part.router)

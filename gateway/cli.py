@@ -1,4 +1,4 @@
-"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials, keys, audit."""
+"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials, keys, audit, work."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from gateway.commands.keys import app as keys
 from gateway.commands.mcp import app as mcp
 from gateway.commands.tools import app as tools
 from gateway.commands.transcripts import app as transcripts
+from gateway.commands.work import show_work
 from gateway.settings import SettingsError, load_settings
 from gateway.terminal import TurnView
 from gateway.transcripts.errors import TranscriptError
@@ -44,6 +45,7 @@ app.add_typer(calls, name="calls")
 app.add_typer(credentials, name="credentials")
 app.add_typer(keys, name="keys")
 app.command("audit")(show_audit)
+app.command("work")(show_work)
 
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")

@@ -17,6 +17,7 @@ TAGS = [
     {"name": "approvals", "description": "Calls that wait for a person; what was done, and taking it back."},
     {"name": "transcripts", "description": "What happened: search, read, verify, replay, erase."},
     {"name": "tools", "description": "What cells can call."},
+    {"name": "work", "description": "Long work of tools: how far it is, what it took."},
 ]
 _TOKEN = {
     "type": "http",

@@ -70,6 +70,7 @@ from gateway.transcripts.replay import Replayer
 from gateway.transcripts.store import TranscriptStore
 from gateway.transcripts.upkeep import Upkeep
 from gateway.types import BoundaryObserver
+from gateway.work.runs import WorkRuns
 from kernel_pool.pool import Pool
 from kernel_pool.types import KernelPoolError
 from servers.catalog.embedding import MiniLm
@@ -109,6 +110,8 @@ class Gateway:
     upkeep: Upkeep
     #: Of the transcripts.
     index: Index
+    #: Long work of tools.
+    work: WorkRuns
     replayer: Replayer
     eraser: Eraser
     scrubber: Scrubber
@@ -219,7 +222,10 @@ async def _start(
     observers = (metrics.observe, *observers)
     vectors = ToolVectors(embedder, data_dir.path / "tool-vectors.sqlite", settings.finding)
     by_meaning, held = vectors if settings.finding.by_meaning else None, peers.owners
-    broker = Broker(catalogue, journal, contexts, settings.broker, observers, shapes.learn, gate, by_meaning, held)
+    runs = WorkRuns(database)
+    broker = Broker(
+        catalogue, journal, contexts, settings.broker, observers, shapes.learn, gate, by_meaning, held, runs
+    )
     stack.push_async_callback(broker.close)
     await journal.reads.recover(settings.broker.journal_s)  # kernels that are taken over later go on from there
     checker = await checker_of(stack, settings, folder, registry)
@@ -321,6 +327,7 @@ async def _start(
         transcripts=transcripts,
         upkeep=upkeep,
         index=index,
+        work=runs,
         eraser=eraser,
         replayer=Replayer(
             rows=rows,

@@ -182,8 +182,9 @@ class Sessions:
             CellCancelled: it was given up before it began.
             KernelPoolError: no kernel is to be had.
         """
-        code, deadline = self._checked(code, cell_id, deadline_s)
+        code = self._checked(code, cell_id)
         live = await self.open(session)
+        deadline = self._deadline(live.grant.role, deadline_s)
         job = live.jobs.get(cell_id) if cell_id else None
         if job is None:
             if len(live.cells) > self._settings.queue:
@@ -317,7 +318,16 @@ class Sessions:
 
     # -- cells --
 
-    def _checked(self, code: str, cell_id: str | None, deadline_s: float | None) -> tuple[str, float]:
+    def _deadline(self, role: Role, asked_s: float | None) -> float:
+        """Seconds. Who talks to a customer does not keep them waiting; staff may have long work. Raises BadCell."""
+        usual, most, name = self._settings.deadline_s, self._settings.deadline_s, "cell.deadline_s"
+        if role != "agent" and self._settings.long_deadline_s > most:
+            most, name = self._settings.long_deadline_s, "cell.long_deadline_s"
+        if asked_s is not None and not 0 < asked_s <= most:
+            raise BadCell(f"deadline_s must be above 0 and at most {most:g} ({name}).")
+        return asked_s or usual
+
+    def _checked(self, code: str, cell_id: str | None) -> str:
         code = clean_text(code)
         if "\0" in code:
             raise BadCell("The cell's code holds a NUL character, which Python source cannot.")
@@ -327,9 +337,7 @@ class Sessions:
             raise BadCell(
                 "A cell id is made of up to 64 letters, digits, '-' and '_', the first of them no '-' or '_'."
             )
-        if deadline_s is not None and not 0 < deadline_s <= self._settings.deadline_s:
-            raise BadCell(f"deadline_s must be above 0 and at most {self._settings.deadline_s:g} (cell.deadline_s).")
-        return code, deadline_s or self._settings.deadline_s
+        return code
 
     async def _cell(self, live: LiveSession, code: str, id: str, *, known: bool) -> tuple[CellRow, bool]:
         """The cell, and whether it has run before."""

@@ -98,6 +98,9 @@ class DockerSettings(Group):
 
 class CellSettings(Group):
     deadline_s: float = Field(60.0, gt=0, description="Wall time of a cell; then it is interrupted.")
+    long_deadline_s: float = Field(
+        86_400.0, gt=0, description="The most that sessions of analysts and operators may ask for, for long work."
+    )
     interrupt_grace_s: float = Field(5.0, gt=0, description="Time to stop after that; then its kernel is killed.")
     code_kb: int = Field(256, gt=0, description="Largest cell, KiB.")
     output_mb: int = Field(10, gt=0, description="Output kept of a cell, MiB.")

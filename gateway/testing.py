@@ -76,7 +76,8 @@ class ToolSession:
         server, _, name = tool.partition(".")
         run = self.cell(_CALL.format(server=server, name=name, given=json.dumps(arguments)))
         if run.result.status == "ok":
-            return json.loads("".join(str(each["text"]) for each in run.result.outputs if each.get("name") == "stdout"))
+            printed = "".join(str(each["text"]) for each in run.result.outputs if each.get("name") == "stdout")
+            return json.loads(printed.rstrip("\n").rpartition("\n")[2])  # a long work has shown its steps before
         if run.calls and run.calls[-1].error is not None:
             raise from_body(run.calls[-1].error)
         raise _error_of(run)

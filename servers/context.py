@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
@@ -65,6 +67,58 @@ class SessionPins(Protocol):
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a long work is."""
+
+    done: int
+    #: None: nobody knows yet.
+    total: int | None = None
+    #: What is counted: "products".
+    unit: str = "items"
+    #: What it is at, in a few words.
+    note: str = ""
+
+    def __str__(self) -> str:
+        of = "" if self.total is None else f" of {self.total:,}"
+        return f"{self.done:,}{of} {self.unit}" + (f", {self.note}" if self.note else "")
+
+
+@dataclass
+class Meter:
+    """What a call takes, as its tool counts it."""
+
+    rows: int = 0
+    bytes: int = 0
+    #: Requests to an upstream, and those of them that were sent again.
+    calls: int = 0
+    retries: int = 0
+    #: Characters of JSON that would have gone through a model's context, had it made these steps by single calls.
+    direct_bytes: int = 0
+    #: Most memory of the process above what it had at the first sample, MiB.
+    peak_mb: float = 0.0
+    _before: int | None = field(default=None, repr=False)
+
+    def sample(self) -> None:
+        """Look at the process's memory. It is the gateway's: what else runs there counts too."""
+        resident = _resident()
+        if self._before is None:
+            self._before = resident
+        self.peak_mb = max(self.peak_mb, (resident - self._before) / (1024 * 1024))
+
+
+def _resident() -> int:
+    """Bytes; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _unseen(_: Progress) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True)
 class ToolContext:
     """One call's surroundings."""
 
@@ -85,6 +139,10 @@ class ToolContext:
     unusable: Mapping[str, ToolError] = field(default_factory=dict, repr=False)
     #: The tenant's credentials that the tool's record names, and no others.
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: What the call takes, for the tool to count.
+    meter: Meter = field(default_factory=Meter)
+    #: Tells whoever watches how far a long work is. Returns at once.
+    progress: Callable[[Progress], None] = field(default=_unseen, repr=False)
     _charges: list[float] = field(default_factory=list, repr=False)
 
     def charge(self, dollars: float) -> None:

@@ -105,6 +105,8 @@ class Tool:
     undo: MakeUndo | None = field(default=None, repr=False, kw_only=True)
     #: A dispatcher's targets by operation name; empty for an ordinary tool.
     operations: Mapping[str, Tool] = field(default_factory=dict, repr=False, kw_only=True)
+    #: Under which its runs are counted, where it is long work (`servers.work`); "" of every other tool.
+    workload: str = field(default="", kw_only=True)
     #: Where it comes from another's server: its JSON schemas, which say what fits in place of the annotations.
     foreign: Foreign | None = field(default=None, repr=False, kw_only=True)
 
@@ -264,11 +266,11 @@ def tool(
     """
 
     def decorate(function: Implementation) -> Tool:
-        parameters = _parameters(function)
+        parameters = parameters_of(function)
         returns = typing.get_type_hints(function, include_extras=True)["return"]
         _check_returns(function, returns, effect)
         return Tool(
-            server=_server_of(function),
+            server=server_of(function),
             name=name or function.__name__,
             doc=inspect.getdoc(function) or "",
             parameters=parameters,
@@ -286,12 +288,12 @@ def tool(
     return decorate
 
 
-def _server_of(function: Implementation) -> str:
+def server_of(function: Implementation) -> str:
     parts = function.__module__.split(".")
     return parts[1] if parts[0] == "servers" and len(parts) > 1 else parts[-1]
 
 
-def _parameters(function: Implementation) -> tuple[Parameter, ...]:
+def parameters_of(function: Implementation) -> tuple[Parameter, ...]:
     """The keyword-only parameters after `ctx`.
 
     Raises:

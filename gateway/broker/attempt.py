@@ -8,15 +8,16 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import structlog
 
 from gateway.settings import BrokerSettings
 from gateway.types import CallState
-from servers.context import ToolContext
-from servers.errors import BudgetExceeded, ToolError, UpstreamError
+from gateway.work.runs import WorkRuns, one_line
+from servers.context import Progress, ToolContext
+from servers.errors import BudgetExceeded, ToolDenied, ToolError, UpstreamError
 from servers.table import shape_of, to_ipc, to_rows
 from servers.tool import Tool
 
@@ -81,6 +82,10 @@ class Parts(Protocol):
         """Returns when there is room for it, and it is on its way. Raises ReaderGone."""
         ...
 
+    def step(self, text: str) -> None:
+        """Say how far the call is, where that can be told at once."""
+        ...
+
 
 class Gathered:
     """Parts for a caller that takes them all at once: a list, within the bounds of one result."""
@@ -100,6 +105,9 @@ class Gathered:
         else:
             self._values.append(plain)
 
+    def step(self, text: str) -> None:
+        """There is nobody who would see it."""
+
     @property
     def value(self) -> Value:
         return Value(text=encode_result(self._tool.qualified_name, self._values), rows=len(self._values))
@@ -108,9 +116,11 @@ class Gathered:
 class Attempts:
     """Runs tools. Never raises but when cancelled: what goes wrong is an outcome."""
 
-    def __init__(self, settings: BrokerSettings, scrubber: Scrubber) -> None:
+    def __init__(self, settings: BrokerSettings, scrubber: Scrubber, runs: WorkRuns | None = None) -> None:
+        """`runs`: where long work is entered; None: it is refused."""
         self._settings = settings
         self._scrubber = scrubber
+        self._runs = runs
 
     async def run(
         self,
@@ -135,12 +145,12 @@ class Attempts:
             if tool.streams:
                 await self._stream(tool, args, made, budget, parts or Gathered(tool, self._settings), done)
             else:
-                await self._once(tool, args, made, done)
+                await self._once(tool, args, made, parts, done)
         finally:
             if context is not None:
                 done.cost = context.charged
                 budget.take_dollars(done.cost)
-            if not tool.streams:  # there the time is taken part by part
+            if not tool.streams and not tool.workload:  # there the time is taken part by part; a work's is its own
                 budget.take_seconds(time.monotonic() - begun)
 
     def error_body(self, error: Exception, tool: str) -> ErrorBody:
@@ -157,11 +167,16 @@ class Attempts:
         message = f"{what} failed inside the gateway; its log has the reason under {reference}."
         return UpstreamError(message, tool=what, data={"reference": reference})
 
-    async def _once(self, tool: Tool, args: Mapping[str, Any], context: MakeContext, done: Attempt) -> None:
+    async def _once(
+        self, tool: Tool, args: Mapping[str, Any], context: MakeContext, parts: Parts | None, done: Attempt
+    ) -> None:
         write, name = tool.effect != "read", tool.qualified_name
         try:
             async with asyncio.timeout(self._settings.call_timeout_s) as limit:
-                result = await tool.call(await context(), args)
+                if tool.workload:
+                    result = await self._work(tool, args, context, parts, limit)
+                else:
+                    result = await tool.call(await context(), args)
         except Exception as error:  # noqa: BLE001 - a tool's bug must not end the broker
             if isinstance(error, TimeoutError) and limit.expired():
                 error = self._too_slow(tool)
@@ -173,6 +188,22 @@ class Attempts:
             done.size, done.rows = value.size, value.rows
         except ToolError as error:
             done.state, done.error = "applied" if write else "failed", self.error_body(error, name)
+
+    async def _work(
+        self, tool: Tool, args: Mapping[str, Any], context: MakeContext, parts: Parts | None, limit: asyncio.Timeout
+    ) -> Any:
+        """A long work may take its time as long as it goes on: the limit counts from its last step."""
+        if self._runs is None:
+            raise ToolDenied(f"{tool.name} is long work, of which this gateway keeps no account.")
+        surroundings, clock = await context(), asyncio.get_running_loop().time
+        async with self._runs.run(surroundings, tool) as run:
+
+            def step(progress: Progress) -> None:
+                limit.reschedule(clock() + self._settings.call_timeout_s)
+                if run.step(progress) and parts is not None:
+                    parts.step(self._scrubber.text(one_line(f"{tool.name}: {progress}")))
+
+            return run.over(await tool.call(replace(surroundings, progress=step), args))
 
     async def _stream(
         self,

@@ -11,6 +11,7 @@ from gateway.tool_catalogue import Catalogue
 from gateway.tool_search import ToolSearch
 from gateway.tool_vectors import ToolVectors
 from gateway.types import BoundaryObserver, CallRecord, Grant, Learner
+from gateway.work.runs import WorkRuns
 
 from .calls import Calls
 from .contexts import ContextFactory
@@ -35,14 +36,16 @@ class Broker:
         gate: Gate | None = None,
         vectors: ToolVectors | None = None,
         held: Held | None = None,
+        work: WorkRuns | None = None,
     ) -> None:
         """`gate`: who is asked about writes; None: nobody, so that what is critical is refused.
 
         `vectors`: what tools mean, by which they are found too. `held`: the sessions that this gateway has; None: all.
+        `work`: where runs of long work are entered.
         """
         self._settings = settings
         self._gate = gate
-        self._calls = Calls(catalogue, journal, contexts, settings, observers, learn, gate, held)
+        self._calls = Calls(catalogue, journal, contexts, settings, observers, learn, gate, held, work)
         self.search = ToolSearch(catalogue, vectors)
         self._doors: dict[str, Door] = {}
 

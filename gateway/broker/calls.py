@@ -17,6 +17,7 @@ from gateway.approvals.types import BATCH
 from gateway.settings import BrokerSettings
 from gateway.tool_catalogue import Catalogue
 from gateway.types import BoundaryObserver, CallRecord, Grant, Learner
+from gateway.work.runs import WorkRuns
 from servers.errors import BudgetExceeded, ToolDenied, ToolError, ToolInputError, ToolNotFound
 
 from .attempt import Attempts, Parts, Value
@@ -49,13 +50,16 @@ class Calls:
         learn: Learner | None = None,
         gate: Gate | None = None,
         held: Held | None = None,
+        work: WorkRuns | None = None,
     ) -> None:
-        """`gate`: None where there is nobody to ask; what is critical is refused then."""
+        """`gate`: None where there is nobody to ask; what is critical is refused then. `work`: where the runs of long
+        work are entered; None: such tools are refused.
+        """
         self._catalogue = catalogue
         self._journal = journal
         self._settings = settings
         self._scrubber = Scrubber(contexts.secrets)
-        attempts = Attempts(settings, self._scrubber)
+        attempts = Attempts(settings, self._scrubber, work)
         self.error_body = attempts.error_body
         self._sessions: dict[str, Session] = {}
         self._flights = Flights(settings.settle_s)
@@ -99,7 +103,7 @@ class Calls:
             self._sessions.pop(session)
         self._admission.park(session, cell.id)
         flights = self._flights.of_all(cell.keys)
-        streams = give_up(flight for flight in flights if flight.streams)
+        streams = give_up(flight for flight in flights if flight.streams or flight.work)
         await self._flights.settle(flights)
         if streams:
             await asyncio.wait([flight.task for flight in streams], timeout=self._settings.settle_s)
@@ -115,7 +119,7 @@ class Calls:
         if known is None or known.cell is None:
             return
         for flight in self._flights.of_all(known.cell.keys):
-            if (flight.effect == "read" or flight.held) and not flight.given_up:
+            if flight.stoppable and not flight.given_up:
                 flight.interrupted = True
                 give_up([flight])
 

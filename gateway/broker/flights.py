@@ -28,6 +28,8 @@ class Flight:
 
     task: asyncio.Task[Outcome]
     effect: str
+    #: A long work: it may be stopped between two steps, and goes on from there when it is called again.
+    work: bool
     #: Its result comes in parts: nobody can join it, and it ends with its cell.
     streams: bool
     waiting: int = 0
@@ -37,6 +39,19 @@ class Flight:
     given_up: bool = False
     #: It waits for a person, so it has not gone out.
     held: bool = False
+
+    @property
+    def stoppable(self) -> bool:
+        """Cancelling it leaves nothing of which nobody knows whether it was done."""
+        return self.effect == "read" or self.held or self.work
+
+    @property
+    def stopped(self) -> CallState:
+        """What a call has come to that was cancelled. A long work that its cell gave up stopped between two steps;
+        one that its gateway left is gone on with by the next."""
+        if self.held:
+            return "pending"
+        return "failed" if self.work and self.interrupted else "unknown"
 
 
 class Flights:
@@ -71,7 +86,7 @@ class Flights:
         joined = flight is not None
         if flight is None:
             task = asyncio.create_task(run(call), context=call.cell.context.copy())
-            flight = Flight(task, call.tool.effect, call.tool.streams)
+            flight = Flight(task, call.tool.effect, bool(call.tool.workload), call.tool.streams)
             self._under_way[call.key] = flight
             call.session.streams += call.tool.streams
         elif flight.given_up or flight.streams:
@@ -93,7 +108,7 @@ class Flights:
         def leave() -> None:
             if flight.task.remove_done_callback(landed):
                 flight.waiting -= 1
-                if not flight.waiting and (flight.effect == "read" or flight.held):
+                if not flight.waiting and flight.stoppable:
                     give_up([flight])
 
         flight.task.add_done_callback(landed)
@@ -119,14 +134,14 @@ class Flights:
     def _landed(self, call: Call, joined: bool, task: asyncio.Task[Outcome]) -> None:
         flight = self._under_way.pop(call.key, None)
         call.session.streams -= call.tool.streams  # nobody joins one, so it lands once
-        stopped: CallState = "pending" if flight is not None and flight.held else "unknown"
+        stopped: CallState = "unknown" if flight is None else flight.stopped
         record = call.record(stopped) if task.cancelled() else task.result().record
         replayed = call.before.replayed if call.before else record.replayed or joined
         call.cell.note(call.key, msgspec.structs.replace(record, replayed=replayed))
 
     async def settle(self, flights: Sequence[Flight]) -> None:
         """Wait a little for the writes among them."""
-        writes = [flight.task for flight in flights if flight.effect != "read"]
+        writes = [flight.task for flight in flights if flight.effect != "read" and not flight.work]
         if writes:
             await asyncio.wait(writes, timeout=self._settle_s)
 

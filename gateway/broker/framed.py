@@ -91,6 +91,11 @@ class Framed(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def full(self) -> bool:
+        """More is written than the reader has taken."""
+        return self._full
+
     def write(self, *pieces: bytes | memoryview) -> None:
         if self._transport is not None and not self._transport.is_closing():
             for piece in pieces:

@@ -240,7 +240,7 @@ class Runs:
         try:
             await self._attempt(call, done, resuming=write and not new)
         except asyncio.CancelledError:
-            await self._journal.finish(row, "unknown")
+            await self._journal.finish(row, self._flights.of(call.key).stopped)
             raise
         await self._observe("sent", call.record("executing"))
         value = done.value

@@ -257,6 +257,10 @@ class _Connection(Framed):
         self.write(*wire.frame_parts(wire.BATCH, wire.Batch(id=id, arrow=table, data=memoryview(data))))
         await self.drained()
 
+    def step(self, id: str, text: str) -> None:
+        if not self.full:
+            self.write(wire.frame(wire.STEP, wire.Step(id=id, text=text)))
+
 
 class _Parts:
     """`attempt.Parts` of one call on a connection: as many batches as its kernel has given credit for."""
@@ -272,6 +276,11 @@ class _Parts:
         if self._closed:
             raise ReaderGone
         await self._connection.batch(self._id, part)
+
+    def step(self, text: str) -> None:
+        """Left out where the reader has not taken what was sent so far."""
+        if not self._closed:
+            self._connection.step(self._id, text)
 
     def more(self) -> None:
         self._credit.release()

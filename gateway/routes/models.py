@@ -33,7 +33,9 @@ class NewCell(_Request):
     cell_id: str | None = Field(
         None, max_length=64, description="A cell of before, to run it again: what it changed is not changed twice."
     )
-    deadline_s: float | None = Field(None, gt=0, description="Seconds of wall time; at most `cell.deadline_s`.")
+    deadline_s: float | None = Field(
+        None, gt=0, description="Seconds of wall time; at most `cell.deadline_s`, of staff `cell.long_deadline_s`."
+    )
 
 
 class NewMessage(_Request):

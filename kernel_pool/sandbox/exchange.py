@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from . import wire
+from .progress import Shown
 from .tables import Unreadable
 
 HEADER_SIZE = wire.HEADER.size
@@ -20,6 +21,7 @@ _DECODERS: Mapping[int, msgspec.msgpack.Decoder[Any]] = {
     wire.TABLE: msgspec.msgpack.Decoder(wire.Table),
     wire.BATCH: msgspec.msgpack.Decoder(wire.Batch),
     wire.END: msgspec.msgpack.Decoder(wire.End),
+    wire.STEP: msgspec.msgpack.Decoder(wire.Step),
 }
 
 #: What a broker answers.
@@ -56,8 +58,13 @@ async def ask_async(connection: socket.socket, id: str, request: bytes) -> Answe
     try:
         connection.setblocking(False)
         await loop.sock_sendall(connection, request)
-        size, kind = _head(await read(HEADER_SIZE))
-        answer = _decode(kind, await read(size), id)
+        with Shown() as shown:
+            while True:
+                size, kind = _head(await read(HEADER_SIZE))
+                answer = _decode(kind, await read(size), id)
+                if not isinstance(answer, wire.Step):
+                    break
+                shown.step(answer.text)
         connection.setblocking(True)
         return answer
     except (OSError, Unreadable):
@@ -69,8 +76,14 @@ async def ask_async(connection: socket.socket, id: str, request: bytes) -> Answe
 
 
 def read_frame(connection: socket.socket, id: str) -> Answer:
-    size, kind = _head(_read(connection, HEADER_SIZE))
-    return _decode(kind, _read(connection, size), id)
+    """Its steps are shown, its answer is returned."""
+    with Shown() as shown:
+        while True:
+            size, kind = _head(_read(connection, HEADER_SIZE))
+            answer = _decode(kind, _read(connection, size), id)
+            if not isinstance(answer, wire.Step):
+                return answer
+            shown.step(answer.text)
 
 
 def _head(header: bytearray) -> tuple[int, int]:
@@ -80,10 +93,10 @@ def _head(header: bytearray) -> tuple[int, int]:
     return size, kind
 
 
-def _decode(kind: int, body: bytearray, id: str) -> Answer:
+def _decode(kind: int, body: bytearray, id: str) -> Answer | wire.Step:
     """Raises Unreadable for what is no answer to this call."""
     try:
-        answer: Answer = _DECODERS[kind].decode(body)
+        answer: Answer | wire.Step = _DECODERS[kind].decode(body)
     except (KeyError, msgspec.DecodeError, UnicodeDecodeError):
         raise Unreadable("the tool broker sent what cannot be read") from None
     if answer.id != id:

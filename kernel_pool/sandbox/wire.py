@@ -19,6 +19,7 @@ else it is JSON text.
     BATCH   broker -> kernel  {id, arrow, data}   one part of a result that streams
     END     broker -> kernel  {id}                there are no more parts
     FOUND   broker -> kernel  {id, value}         the answer to LOOK
+    STEP    broker -> kernel  {id, text}          how far a call is; any number before its answer
 
 A call is answered by one RESULT, TABLE or ERROR; or by any number of BATCHes and then one END or ERROR. Of a stream,
 WINDOW batches come unasked, each further one for a NEXT.
@@ -35,7 +36,7 @@ import msgspec
 
 HEADER = struct.Struct("<IB")
 
-CALL, CANCEL, RESULT, ERROR, TABLE, BATCH, NEXT, END, LOOK, FOUND = range(1, 11)
+CALL, CANCEL, RESULT, ERROR, TABLE, BATCH, NEXT, END, LOOK, FOUND, STEP = range(1, 12)
 
 #: Batches of a stream that may be on the way or waiting in a kernel.
 WINDOW = 2
@@ -106,6 +107,12 @@ class Found(msgspec.Struct):
     id: str
     #: Any JSON value.
     value: bytes
+
+
+class Step(msgspec.Struct):
+    id: str
+    #: One line.
+    text: str
 
 
 encoder = msgspec.msgpack.Encoder()

@@ -249,6 +249,7 @@ WHO_MAY = {
     "sessions.end": "agent analyst tenant ops admin",
     "chat": "agent analyst tenant admin",
     "kernels": "analyst tenant admin",
+    "work.look": "analyst tenant ops admin",
     "transcripts.read": "analyst tenant ops admin",
     "transcripts.replay": "analyst tenant admin",
     "transcripts.record": "admin",

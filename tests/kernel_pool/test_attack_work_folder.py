@@ -118,6 +118,8 @@ async def test_it_works_beside_a_cell_that_runs_and_what_is_cut_short_leaves_not
         folder = WorkFolder(kernel, 30)
         code = "while not os.path.exists('stop'): open('tick', 'w').write('t')"
         cell = asyncio.create_task(kernel.execute(code, deadline_s=60))
+        while not [entry.name for entry in (await folder.list(""))[0]]:  # it may begin later than it was asked for
+            await asyncio.sleep(0.02)
 
         async def broken() -> AsyncIterator[bytes]:
             yield b"half"

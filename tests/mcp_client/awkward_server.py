@@ -3,7 +3,8 @@
     python awkward_server.py FOLDER [deaf | chatty | endless]
 
 FOLDER/tools.json, where it is, has changes to its definitions by tool name (null takes one away); FOLDER/lines has what
-its write tools wrote; FOLDER/starts has a line per start; FOLDER/cancelled is there once a call was cancelled.
+its write tools wrote; FOLDER/starts has a line per start; FOLDER/waiting is there once `wait` was
+called, FOLDER/cancelled once a call was cancelled.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ def server(folder: Path, mode: str = "") -> Server[Any]:
             case "write-line" | "set-line":
                 return await _write(lines, params.name, args["text"])
             case "wait":
+                (folder / "waiting").touch()
                 try:
                     return await _wait(ctx, args["seconds"], int(args["steps"]))
                 except anyio.get_cancelled_exc_class():
