@@ -28,6 +28,7 @@ from gateway.transcripts.clean import clean_json, clean_text
 from gateway.transcripts.notebook import Said
 from gateway.types import CellRun, Event, EventSink, Role
 from kernel_pool.types import KernelPoolError
+from servers.analytics.words import ANSWERED, UNANSWERED
 from servers.registry import Registry
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class Chat:
             messages = [clean_json(each) for each in result.messages]
             conversation.history += messages
             usage = await self._usage(session, conversation, model, message, result)
-            await self._save(session, index, result, messages, usage, started)
+            await self._save(session, index, message, result, messages, usage, started)
             for event in kept:
                 more = {"session": session.id} | usage if event.kind == "end" else {}
                 await sink(Event(event.kind, event.data | more))
@@ -198,6 +199,7 @@ class Chat:
         self,
         session: SessionInfo,
         index: int,
+        message: str,
         result: TurnResult,
         messages: list[Message],
         usage: dict[str, Any],
@@ -211,6 +213,9 @@ class Chat:
         text = result.answer or result.message
         said.append(Said(f"turn-{index}-agent", "agent" if result.answer else "note", text, now, usage))
         await self._sessions.record(session.id, *said)
+        if session.role == "agent":
+            answer = clean_text(result.answer)
+            await self._rows.add_said(session, index, message, answer, _words(result), (started, now))
         await self._rows.add_turn(
             session.id,
             index,
@@ -286,6 +291,12 @@ class Chat:
     def _functions(self, tools: Registry, role: Role) -> dict[str, dict[str, Any]]:
         names = direct_tools(tools, self._settings.everyday_tools, role, self._settings.direct_tools)
         return dict(zip(names, tools.openai_tools(names), strict=True))
+
+
+def _words(result: TurnResult) -> list[str]:
+    """What a turn was about, for the reports (servers.analytics.words): the tools that it used, and its end."""
+    tools = [call.tool.rpartition(".")[2] for step in result.steps for call in step.calls]
+    return [*dict.fromkeys(tools), ANSWERED if result.answer else UNANSWERED]
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> bool:

@@ -146,6 +146,19 @@ _NEWEST = f"""
 """  # noqa: S608
 
 
+_SAID = """
+    INSERT INTO chat_message (tenant, conversation, seq, started, at, role, customer, text, intents)
+    SELECT %(tenant)s, %(session)s, seq,
+           coalesce((SELECT started FROM chat_message WHERE tenant = %(tenant)s AND conversation = %(session)s LIMIT 1),
+                    %(started)s),
+           at, role, (SELECT customer FROM session WHERE id = %(session)s), text, words
+    FROM (VALUES (%(seq)s, %(started)s::timestamptz, 'customer', %(question)s, '{}'::text[]),
+                 (%(seq)s + 1, %(ended)s::timestamptz, 'agent', %(answer)s, %(words)s::text[]))
+         AS said(seq, at, role, text, words)
+    ON CONFLICT DO NOTHING
+"""
+
+
 class SessionRows:
     """The statements. Times are the database's."""
 
@@ -325,6 +338,20 @@ class SessionRows:
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
             (session, index, mode, _json(messages), reason, _json(usage), started, ended),
         )
+
+    async def add_said(
+        self,
+        info: SessionInfo,
+        index: int,
+        question: str,
+        answer: str,
+        words: list[str],
+        times: tuple[datetime, datetime],
+    ) -> None:
+        """What customer and agent said in a turn, for the reports; `words`: what the agent's was about."""
+        values = {"session": info.id, "tenant": info.tenant, "seq": 2 * index - 1, "question": question}
+        values |= {"answer": answer, "words": words, "started": times[0], "ended": times[1]}
+        await self._database.execute(_SAID, values)
 
     @property
     def _me(self) -> str:

@@ -31,6 +31,8 @@ _BLANK = (
     "UPDATE cell SET code = '', stopped = true WHERE session = %s",
     "UPDATE turn SET messages = '[]' WHERE session = %s",
     "UPDATE call SET args = '{}', result = NULL, result_table = NULL, error = NULL WHERE session = %s",
+    "UPDATE chat_message SET text = '', customer = NULL FROM session"
+    " WHERE session.id = %s AND chat_message.tenant = session.tenant AND conversation = session.id",
     "UPDATE transcript SET erased = now() WHERE session = %s",
 )
 _OLD = """

@@ -78,6 +78,18 @@ async def test_a_conversation_goes_on_after_a_restart(postgres: str, tmp_path: P
             _, events = await ask(second, RECALL.message, session)
             assert [event.data["text"] for event in events if event.kind == "output"] == ["7\n"]
             assert events[-1].data["reason"] == "answered"
+            said = await second.database.fetch(
+                "SELECT seq, role, text, intents, started = min(at) OVER () AS begun FROM chat_message"
+                " WHERE tenant = 'shop' AND conversation = %s ORDER BY seq",
+                (session,),
+            )
+    told = [(row["seq"], row["role"], row["text"], row["intents"]) for row in said]
+    assert [row for row in told if row[1] == "customer"] == [
+        (1, "customer", KEEP.message, []),
+        (3, "customer", RECALL.message, []),
+    ]
+    assert [(row[0], row[3]) for row in told if row[1] == "agent"] == [(2, ["answered"]), (4, ["answered"])]
+    assert all(row["begun"] for row in said)
     sources = [cell.source for cell in notebook_of(tmp_path / "data", session).cells if cell.cell_type == "code"]
     assert sources == ["kept = 7", "print(kept)"]
 

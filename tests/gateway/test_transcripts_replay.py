@@ -134,7 +134,7 @@ async def everything(gateway: Gateway) -> str:
     """All that files and database hold."""
     rows = [
         await gateway.database.fetch(f"SELECT {table}::text AS text FROM {table}")
-        for table in ("session", "cell", "call", "turn", "transcript", "administration")
+        for table in ("session", "cell", "call", "turn", "transcript", "administration", "chat_message")
     ]
     files = [path.read_text() for path in gateway.transcripts.root.rglob("*") if path.is_file()]
     return "\n".join([*(row["text"] for each in rows for row in each), *files])
@@ -146,6 +146,9 @@ async def test_an_erased_session_is_gone_and_still_verifies(gateway: Gateway) ->
     await gateway.sessions.run_cell(session, code)
     await gateway.database.execute(
         "INSERT INTO turn VALUES (%s, 1, 'cells', %s, '', '{}', now(), now())", (session, f'["{PERSONAL}"]')
+    )
+    await gateway.database.execute(
+        "INSERT INTO chat_message VALUES ('shop', %s, 1, now(), now(), true, 'customer', 7, %s)", (session, PERSONAL)
     )
     transport = httpx.ASGITransport(create_app(gateway))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=60) as http:

@@ -1,0 +1,1 @@
+"""The reports: numbers as one small value, and rows as tables for who wants to look closer."""
