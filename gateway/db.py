@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,6 +28,8 @@ TOOL_ROLE = "omniops_tool"
 
 #: Any number that nobody else on this database locks.
 MIGRATION_LOCK = 0x6F6D6E69
+#: Seed of the locks that tools take.
+EXCLUSIVE = 0x6F6D6E70
 
 Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
@@ -58,6 +60,7 @@ class TenantConnections:
     pool: AsyncConnectionPool[AsyncConnection[DictRow]]
     tenant: str
     statement_timeout_s: float
+    url: str = field(repr=False)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[TenantRows]:
@@ -69,6 +72,21 @@ class TenantConnections:
                 (TOOL_ROLE, self.tenant, f"{int(self.statement_timeout_s * 1000)}ms"),
             )
             yield TenantRows(connection)
+
+    @asynccontextmanager
+    async def exclusive(self, what: str) -> AsyncIterator[bool]:
+        """An advisory lock, on a connection of its own: many that are held would use up the pool.
+
+        It is a transaction's and not a session's, as poolers in between know only those.
+        """
+        connection = await AsyncConnection.connect(self.url, connect_timeout=10)
+        async with connection:
+            await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            cursor = await connection.execute(
+                "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, %s))", (f"{what}/{self.tenant}", EXCLUSIVE)
+            )
+            row = await cursor.fetchone()
+            yield row is not None and row[0]
 
 
 class Database:
@@ -149,7 +167,7 @@ class Database:
 
     def tenant(self, tenant: str) -> TenantConnections:
         """What a tool of this tenant gets."""
-        return TenantConnections(self._tools, tenant, self._settings.statement_timeout_s)
+        return TenantConnections(self._tools, tenant, self._settings.statement_timeout_s, self._url)
 
     def _pool(self) -> AsyncConnectionPool[AsyncConnection[DictRow]]:
         return AsyncConnectionPool(

@@ -16,6 +16,29 @@ from .supabase.project import SupabaseProject
 
 
 @dataclass(frozen=True)
+class SyncLimits:
+    """How a store is copied, and what is taken of it."""
+
+    #: Objects asked for at once; wc/v3 gives 100 at most.
+    page_size: int = 100
+    #: Bytes of one answer, and of one object. Beyond the first fewer are asked for, beyond the second it is left out.
+    page_bytes: int = 4 << 20
+    object_bytes: int = 1 << 20
+    #: Variations that one product may have.
+    variations: int = 2000
+    #: Seconds that one read waits for a store that is away or asks to wait.
+    patience_s: float = 45.0
+    #: Share of what is stored that one run may delete; beyond it the store is held to be broken. So few as
+    #: `deleted_always` are deleted all the same.
+    deleted_share: float = 0.2
+    deleted_always: int = 10
+    #: Hours after which all is read again, in place of what was modified; and after which an interrupted pass is begun
+    #: anew.
+    full_pass_hours: float = 24.0
+    resume_hours: float = 24.0
+
+
+@dataclass(frozen=True)
 class Shop:
     """A WooCommerce store: where it is and the narrowest keys there are. Never logged, never sent to a kernel."""
 
@@ -28,6 +51,7 @@ class Shop:
     requests_per_s: float = 50.0
     #: What this shop's webhooks are signed with; each topic's own secret is derived from it. "": no webhooks.
     webhook_secret: str = ""
+    sync: SyncLimits = SyncLimits()
 
     def __repr__(self) -> str:
         return f"Shop(url={self.url!r}, consumer_key=***, consumer_secret=***, webhook_secret=***)"
@@ -43,6 +67,10 @@ class Rows(Protocol):
 
 class TenantDatabase(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Rows]: ...
+
+    def exclusive(self, what: str) -> AbstractAsyncContextManager[bool]:
+        """True where nobody else does `what` for this tenant; then nobody does until the end, or this process's."""
+        ...
 
 
 class Embedder(Protocol):

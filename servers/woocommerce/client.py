@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
@@ -31,6 +32,16 @@ Object = dict[str, Any]
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 
+@dataclass
+class Traffic:
+    """What went to and fro for the reads of one `Store`."""
+
+    requests: int = 0
+    #: Of the requests, those that repeated another.
+    retries: int = 0
+    bytes: int = 0
+
+
 class Store:
     """One store. Connections are the given client's, which the owner closes."""
 
@@ -40,6 +51,7 @@ class Store:
         self._auth = auth_for(shop)
         self._timeout = httpx.Timeout(shop.timeout_s)
         self._shop = shop
+        self.traffic = Traffic()
 
     async def get(self, path: str, params: Parameters | None = None) -> Any:
         """The JSON at `path` (below wc/v3, such as "orders/38").
@@ -48,6 +60,16 @@ class Store:
             ToolNotFound, ToolDenied, ToolInputError, RateLimited, UpstreamError
         """
         return content(await self._read(path, params or {}))
+
+    async def bounded(self, path: str, params: Parameters, largest: int) -> httpx.Response:
+        """The answer at `path`, where its body, decompressed, has at most `largest` bytes.
+
+        Raises:
+            UpstreamError: it has more, or the store failed; with `data["status"]` where it answered, and `data["slow"]`
+                where that took too long.
+            ToolNotFound, ToolDenied, ToolInputError, RateLimited
+        """
+        return await self._read(path, params, largest)
 
     async def object(self, path: str) -> Object:
         """`get` for one object."""
@@ -141,21 +163,24 @@ class Store:
         written: Object = content(response)
         return written
 
-    async def _read(self, path: str, params: Parameters) -> httpx.Response:
+    async def _read(self, path: str, params: Parameters, largest: int | None = None) -> httpx.Response:
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(READ_ATTEMPTS), retry=retry_if_exception(_worth_repeating), wait=_wait, reraise=True
         ):
             with attempt:
-                return await self._read_once(path, params)
+                self.traffic.retries += attempt.retry_state.attempt_number > 1
+                return await self._read_once(path, params, largest)
         raise AssertionError("unreachable: tenacity re-raises")
 
-    async def _read_once(self, path: str, params: Parameters) -> httpx.Response:
+    async def _read_once(self, path: str, params: Parameters, largest: int | None) -> httpx.Response:
+        self.traffic.requests += 1
         try:
-            response = await self._send("GET", path, params=params)
+            response = await self._send("GET", path, params=params, largest=largest)
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
         if not response.is_success:
             raise problem(response)
+        self.traffic.bytes += len(response.content)
         return response
 
     async def _send(
@@ -165,18 +190,17 @@ class Store:
         *,
         params: Parameters | None = None,
         json: Mapping[str, Any] | None = None,
+        largest: int | None = None,
     ) -> httpx.Response:
+        url = f"{self.url}/wp-json/wc/v3/{path}"
+        request = self._http.build_request(method, url, params=params, json=json, timeout=self._timeout)
         gate = gate_of(self._shop)
         async with gate.request():
-            response = await self._http.request(
-                method,
-                f"{self.url}/wp-json/wc/v3/{path}",
-                params=params,
-                json=json,
-                auth=self._auth,
-                timeout=self._timeout,
-                follow_redirects=False,
+            response = await self._http.send(
+                request, auth=self._auth, follow_redirects=False, stream=largest is not None
             )
+            if largest is not None:
+                response = await _read_up_to(response, largest)
         if response.status_code in (429, 503) and 0 < (delay := retry_after(response) or 0) <= LONGEST_WAIT:
             gate.close_for(delay)
         return response
@@ -185,6 +209,8 @@ class Store:
         # The exception's own text is left out: it may quote the signed URL.
         failed = UpstreamError(f"The store at {self.url} could not be reached: {_kind(error)}.")
         failed.retryable = True
+        if isinstance(error, httpx.ReadTimeout):
+            failed.data["slow"] = True  # it may have time for less
         return failed
 
 
@@ -205,6 +231,27 @@ def shop_of(ctx: ToolContext) -> Shop:
     if ctx.shop is None:
         raise ToolDenied("No store is configured for this tenant.", hint="Set the tenant's shop url and keys.")
     return ctx.shop
+
+
+async def _read_up_to(response: httpx.Response, largest: int) -> httpx.Response:
+    """The whole of a response that streams.
+
+    Raises:
+        UpstreamError: its body is larger.
+    """
+    body = bytearray()
+    try:
+        async for part in response.aiter_bytes():
+            body += part
+            if len(body) > largest:
+                raise UpstreamError(
+                    f"The store's answer to GET {response.request.url.path} has more than {largest:,} bytes.",
+                    data={"status": response.status_code, "larger_than": largest},
+                )
+    finally:
+        await response.aclose()
+    headers = [(k, v) for k, v in response.headers.multi_items() if k not in ("content-encoding", "content-length")]
+    return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
 
 
 async def _together(reads: Sequence[Coroutine[Any, Any, list[Object]]]) -> list[list[Object]]:

@@ -78,6 +78,7 @@ def content(response: httpx.Response) -> Any:
         raise UpstreamError(
             f"The store answered {response.request.method} {response.request.url.path} with {kind} that is no JSON.",
             hint="Check the tenant's shop url, and that the store's permalinks are not set to 'plain'.",
+            data={"status": response.status_code},
         ) from None
 
 
