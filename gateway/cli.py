@@ -1,4 +1,4 @@
-"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials, keys, audit, work."""
+"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials, keys, audit, work, sync."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from gateway.commands.audit import show_audit
 from gateway.commands.credentials import app as credentials
 from gateway.commands.keys import app as keys
 from gateway.commands.mcp import app as mcp
+from gateway.commands.sync import sync
 from gateway.commands.tools import app as tools
 from gateway.commands.transcripts import app as transcripts
 from gateway.commands.work import show_work
@@ -46,6 +47,7 @@ app.add_typer(credentials, name="credentials")
 app.add_typer(keys, name="keys")
 app.command("audit")(show_audit)
 app.command("work")(show_work)
+app.command("sync")(sync)
 
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")

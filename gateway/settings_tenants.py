@@ -9,6 +9,7 @@ from pydantic import Field, HttpUrl, SecretStr, model_validator
 
 from .settings_approvals import WriteCaps
 from .settings_group import Group
+from .settings_sync import SyncSettings
 
 
 class ShopSettings(Group):
@@ -21,6 +22,7 @@ class ShopSettings(Group):
     webhook_secret: SecretStr | None = Field(
         None, description="Signs the store's webhooks, 32 characters or more. None: none can be made."
     )
+    sync: SyncSettings = Field(SyncSettings(), description="The copy of the store.")
 
 
 class SupabaseSettings(Group):

@@ -14,7 +14,7 @@ from gateway.credentials.vault import CredentialMissing, Vault, reference_of
 from gateway.db import Database
 from gateway.settings import Settings, ShopSettings
 from gateway.types import Grant
-from servers.context import Embedder, SessionPins, Shop, ToolContext
+from servers.context import Embedder, SessionPins, Shop, SyncLimits, ToolContext
 from servers.errors import ToolDenied, ToolError, UpstreamError
 from servers.supabase.connections import Connections
 from servers.supabase.project import SupabaseProject
@@ -152,6 +152,7 @@ class Contexts:
             in_flight=shop.in_flight,
             requests_per_s=shop.requests_per_s,
             webhook_secret=await self._value(tenant, shop.webhook_secret),
+            sync=SyncLimits(**shop.sync.model_dump()),
         )
 
     async def supabase(self, tenant: str) -> SupabaseProject | None:

@@ -178,6 +178,7 @@ def test_every_shell_block_is_run_here() -> None:
         "/v1/chat/completions",  # test_chat_api_page.py
         "omniops keys",  # test_identity_page.py
         "omniops audit",
+        "omniops sync",  # test_sync_page.py
         "@modelcontextprotocol/inspector",  # test_mcp_server_page.py
     )
     left = [block for block in blocks("sh") if not any(words in block.text for words in run_here)]

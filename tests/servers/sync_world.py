@@ -17,10 +17,10 @@ from demo.shop.app import create_app
 from demo.shop.seed import Seed, build
 from demo.shop.store import Store as DoubleStore
 from gateway.db import Database
-from servers.context import Shop, SyncLimits
+from servers.context import Progress, Shop, SyncLimits
 from servers.woocommerce.client import Store
 from servers.woocommerce.sync.engine import Task, run
-from servers.woocommerce.sync.report import KINDS, Kind, Progress, Report
+from servers.woocommerce.sync.report import KINDS, Kind, SyncReport
 
 TENANT = "retail"
 TABLES = ("store_product", "store_variation", "store_customer", "store_order", "store_order_item")
@@ -70,14 +70,14 @@ class SyncWorld:
         given: dict[str, Any] = {"limits": self.limits, "in_flight": 3, "database": self.database.tenant(self.tenant)}
         return Task(self.store, kinds=kinds, **{**given, **more})
 
-    async def sync(self, kinds: Sequence[Kind] = KINDS, **more: Any) -> Report:
+    async def sync(self, kinds: Sequence[Kind] = KINDS, **more: Any) -> SyncReport:
         *progress, report = [part async for part in run(self.task(kinds, **more))]
         assert all(isinstance(part, Progress) for part in progress)
         assert isinstance(report, dict)
         return report
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
-        return await self.database.fetch(f"SELECT * FROM {table} ORDER BY 1, 2, 3")  # noqa: S608
+        return await self.database.fetch(f"SELECT * FROM {table} ORDER BY 1, 2, 3")
 
     async def contents(self) -> dict[str, Any]:
         """All of the copy but when it was written."""

@@ -77,9 +77,7 @@ async def test_a_list_is_read_whole_and_in_order(count: int, totals: bool) -> No
     listing = Shelf(list(range(5, 5 + 3 * count, 3)), totals=totals).listing()
     windows = await read(listing)
     assert ids_of(windows) == list(range(5, 5 + 3 * count, 3))
-    assert gone(windows, list(range(5 + 3 * count))) == {
-        id for id in range(1, 5 + 3 * count) if (id - 5) % 3 or id < 5
-    }
+    assert gone(windows, list(range(5 + 3 * count))) == {id for id in range(1, 5 + 3 * count) if (id - 5) % 3 or id < 5}
     assert listing.doubt == ""
 
 

@@ -5,7 +5,6 @@ So it can be killed at any point: what was not committed is read again, and noth
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -13,12 +12,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ...context import Rows, SyncLimits, TenantDatabase
+from ...context import Progress, Rows, SyncLimits, TenantDatabase
 from ...errors import RateLimited, ToolDenied, ToolError, ToolNotFound
 from ..client import Parameters, Store
 from . import copy
 from .copy import Pass, State
-from .report import KINDS, Counted, Counts, Failure, Kind, Progress, Report, Tally
+from .report import KINDS, Counted, Counts, Failure, Kind, SyncReport, Tally
 from .rows import CUSTOMER_FIELDS, ORDER_FIELDS, PRODUCT_FIELDS, VARIATION_FIELDS, Row, Unfit, id_of, row_of
 from .windows import Covered, Listing, Place, in_order
 
@@ -51,14 +50,13 @@ class Task:
     delete_all: bool = False
 
 
-async def run(task: Task) -> AsyncGenerator[Progress | Report, None]:
+async def run(task: Task) -> AsyncGenerator[Progress | SyncReport, None]:
     """Progress after each batch, the report last. Closed or killed in between, the next run goes on from there.
 
     Raises:
         ToolDenied: another sync of this store is under way.
         ToolError: the store cannot be reached or refuses; what was read so far is kept.
     """
-    started = time.monotonic()
     total, resumed = Tally(), False
     async with task.database.exclusive("store_sync") as mine:
         if not mine:
@@ -72,16 +70,11 @@ async def run(task: Task) -> AsyncGenerator[Progress | Report, None]:
                     yield progress
             total.merge(one.tally)
             resumed = resumed or one.resumed
-    traffic = task.store.traffic
-    yield Report(
+    yield SyncReport(
         counts={kind: {n: getattr(c, n) for n in Counts.__struct_fields__} for kind, c in total.counts.items()},
         failures=total.failures,
         notes=total.notes,
         resumed=resumed,
-        requests=traffic.requests,
-        retries=traffic.retries,
-        bytes=traffic.bytes,
-        seconds=round(time.monotonic() - started, 3),
     )
 
 
@@ -133,8 +126,9 @@ class _Sync:
         async with aclosing(listing.windows()) as windows:
             async for covered in windows:
                 now.doubt, now.began, now.total = listing.doubt, listing.began, covered.total
-                async for _ in self._window(covered):
-                    yield self._progress()
+                async with aclosing(self._window(covered)) as steps:
+                    async for _ in steps:
+                        yield self._progress()
                 yield self._progress()
         await self._end()
         yield self._progress()
@@ -142,12 +136,8 @@ class _Sync:
     def _progress(self) -> Progress:
         done = self.tally.counts.get(self.kind, Counts()).read
         variations = self.tally.counts.get("variations", Counts()).read
-        return Progress(
-            done=done,
-            total=None if self._pass.total is None else max(self._pass.total, done),
-            unit=self.kind,
-            note=f"{variations} variations" if variations else "",
-        )
+        total = None if self._pass.total is None else max(self._pass.total, done)
+        return Progress(done, total, self.kind, f"{variations} variations" if variations else "")
 
     async def _begin(self) -> None:
         """Go on with the pass that was interrupted, or begin one."""

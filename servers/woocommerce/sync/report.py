@@ -1,4 +1,4 @@
-"""What a sync says of itself: while it runs, and at its end."""
+"""What a sync says of itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated, Literal, TypedDict, get_args
 
 import msgspec
 from msgspec import Meta
+
+from ...work import Report
 
 Kind = Literal["products", "customers", "orders"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -40,7 +42,7 @@ class Failure(TypedDict):
     reason: str
 
 
-class Report(TypedDict):
+class SyncReport(Report):
     """What a sync did."""
 
     counts: Annotated[
@@ -50,10 +52,6 @@ class Report(TypedDict):
     failures: Annotated[list[Failure], Meta(description=f"the first {FAILURES_TOLD}; counts have all")]
     notes: Annotated[list[str], Meta(description="what is out of the ordinary, such as deletions that were not made")]
     resumed: Annotated[bool, Meta(description="true: it went on where an interrupted run had stopped")]
-    requests: int
-    retries: int
-    bytes: Annotated[int, Meta(description="received from the store")]
-    seconds: float
 
 
 class Tally(msgspec.Struct, kw_only=True):
@@ -82,13 +80,3 @@ class Tally(msgspec.Struct, kw_only=True):
             self.counts[kind] = self.counts.get(kind, Counts()) + counts
         self.failures = (self.failures + other.failures)[:FAILURES_TOLD]
         self.notes = [*self.notes, *(note for note in other.notes if note not in self.notes)]
-
-
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Sent after each batch."""
-
-    done: int
-    #: None: the store does not say how many there are.
-    total: int | None
-    unit: str
-    note: str = ""
