@@ -13,6 +13,7 @@ from gateway.session_rows import RunningCell
 from gateway.transcripts.clean import plain
 from gateway.types import Event, EventSink
 from kernel_pool.channels import Request
+from kernel_pool.outputs import Overflow
 from kernel_pool.pool import Kernel
 from kernel_pool.sandbox.namespace import EXPRESSION
 from kernel_pool.types import CellResult, CellUnknown, KernelGone
@@ -89,7 +90,13 @@ def text_of(outputs: Iterable[Mapping[str, Any]]) -> str:
 
 
 async def execute_cell(
-    kernel: Kernel, code: str, cell_id: str, msg_id: str, deadline_s: float, stream: OutputStream
+    kernel: Kernel,
+    code: str,
+    cell_id: str,
+    msg_id: str,
+    deadline_s: float,
+    stream: OutputStream,
+    overflow: Overflow | None = None,
 ) -> CellResult:
     """The cell's result, with what changed in the kernel's variables; also of a kernel that is gone already."""
     try:
@@ -100,21 +107,26 @@ async def execute_cell(
             user_expressions=_LOOK,
             cell_id=cell_id,
             msg_id=msg_id,
+            overflow=overflow,
         )
     except KernelGone as gone:
         return _dead(gone)
     return await _with_variables(kernel, result)
 
 
-async def execute_request(kernel: Kernel, code: str, request: Request, deadline_s: float) -> CellResult:
+async def execute_request(
+    kernel: Kernel, code: str, request: Request, deadline_s: float, overflow: Overflow | None = None
+) -> CellResult:
     """The same for what a Jupyter client asks for; its variables are not looked at."""
     try:
-        return await kernel.execute(code, deadline_s=deadline_s, request=request)
+        return await kernel.execute(code, deadline_s=deadline_s, request=request, overflow=overflow)
     except KernelGone as gone:
         return _dead(gone)
 
 
-async def resume_cell(kernel: Kernel, cell: RunningCell, stream: OutputStream) -> CellResult:
+async def resume_cell(
+    kernel: Kernel, cell: RunningCell, stream: OutputStream, overflow: Overflow | None = None
+) -> CellResult:
     """The same for a cell that an earlier gateway began, with all its outputs. One that never arrived is sent now."""
     try:
         result = await kernel.resume(
@@ -123,9 +135,10 @@ async def resume_cell(kernel: Kernel, cell: RunningCell, stream: OutputStream) -
             on_output=stream.put,
             allowed_s=cell.allowed_s,
             started=cell.started,
+            overflow=overflow,
         )
     except CellUnknown:
-        return await execute_cell(kernel, cell.code, cell.id, cell.msg_id, cell.allowed_s, stream)
+        return await execute_cell(kernel, cell.code, cell.id, cell.msg_id, cell.allowed_s, stream, overflow)
     except KernelGone as gone:
         return replace(_dead(gone), started=cell.started, reason=f"{gone.exit.detail}; the kernel's state is lost")
     return await _with_variables(kernel, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from gateway.saving import flush, save, save_soon, settle
 from gateway.session_errors import SessionLost
 from gateway.session_rows import CellRow, RunningCell, SessionRows
 from gateway.tracing import Span, span
+from gateway.transcripts.output_file import folder_of
+from gateway.transcripts.overflow import CellOverflow, Spooling, told
 from gateway.types import CallRecord, CellRun, Grant
 from kernel_pool.channels import Request
 from kernel_pool.pool import Kernel
@@ -44,7 +47,9 @@ class CellRunner:
         *,
         envelope_tokens: int,
         redact: Callable[[str], str],
+        spooling: Spooling,
     ) -> None:
+        self._spooling = spooling
         self._rows = rows
         self._broker = broker
         self._kernels = kernels
@@ -91,9 +96,10 @@ class CellRunner:
             if not replay:
                 await self._rows.begin_cell(session, cell, msg_id, deadline_s, trace=made.note)
             await self._broker.begin_cell(session, cell.id, replay=replay, deadline_s=deadline_s)
-            result = execute_cell(kernel, cell.code, cell.id, msg_id, deadline_s, stream)
+            overflow = self._overflow(live, cell, msg_id)
+            result = execute_cell(kernel, cell.code, cell.id, msg_id, deadline_s, stream, overflow)
             later = check.after if check is not None and known is None else None
-            return _ended(made, await self._to_its_end(live, cell, msg_id, result, stream, known, later))
+            return _ended(made, await self._to_its_end(live, cell, msg_id, result, stream, overflow, known, later))
 
     async def run_request(self, live: LiveSession, cell: CellRow, request: Request, deadline_s: float) -> CellRun:
         """A Jupyter client's execute_request as a cell: unchecked, and without an envelope, which is for models.
@@ -110,16 +116,22 @@ class CellRunner:
         with _traced(live, cell) as made:
             await self._rows.begin_cell(session, cell, request.msg_id, deadline_s, trace=made.note)
             await self._broker.begin_cell(session, cell.id, deadline_s=deadline_s)
-            result = execute_request(kernel, cell.code, request, deadline_s)
-            stream = self.stream()
-            return _ended(made, await self._to_its_end(live, cell, request.msg_id, result, stream, told=False))
+            overflow = self._overflow(live, cell, request.msg_id)
+            result = execute_request(kernel, cell.code, request, deadline_s, overflow)
+            msg_id, stream = request.msg_id, self.stream()
+            return _ended(made, await self._to_its_end(live, cell, msg_id, result, stream, overflow, read=False))
 
     async def resume(self, live: LiveSession, cell: RunningCell, stream: OutputStream) -> CellRun:
         """The rest of a cell that runs in an adopted kernel, its calls allowed already. Raises SessionLost."""
         _bind(live, cell)
         with _traced(live, cell, cell.trace, cell.started) as made:
-            result = resume_cell(_kernel_of(live), cell, stream)
-            return _ended(made, await self._to_its_end(live, cell, cell.msg_id, result, stream))
+            overflow = self._overflow(live, cell, cell.msg_id)
+            result = resume_cell(_kernel_of(live), cell, stream, overflow)
+            return _ended(made, await self._to_its_end(live, cell, cell.msg_id, result, stream, overflow))
+
+    def _overflow(self, live: LiveSession, cell: CellRow, msg_id: str) -> CellOverflow:
+        run = hashlib.sha256(msg_id.encode(errors="replace")).hexdigest()[:12]
+        return self._spooling.cell(folder_of(live.transcript.path) / f"{cell.id}-{run}.jsonl")
 
     def _ask(self, tenant: str) -> None:
         for each in self.admit:
@@ -132,17 +144,24 @@ class CellRunner:
         msg_id: str,
         running: Awaitable[CellResult],
         stream: OutputStream,
+        overflow: CellOverflow,
         check: Check | None = None,
         later: Callable[[], Awaitable[Check]] | None = None,
         *,
-        told: bool = True,
+        read: bool = True,
     ) -> CellRun:
-        """`later`: for the check, where the cell did not wait for it. `told`: somebody reads the envelope."""
+        """`later`: for the check, where the cell did not wait for it. `read`: somebody reads the envelope."""
         session = live.grant.session
         calls: tuple[CallRecord, ...] = ()
         live.executing = True
         try:
             result = await running
+            result, spool, shown = told(result, await overflow.close(result), self._spooling.redaction)
+            for output in shown:
+                stream.put(output)
+        except BaseException:
+            await overflow.leave()
+            raise
         finally:
             live.executing = False
             calls = await self._broker.end_cell(session)
@@ -156,7 +175,7 @@ class CellRunner:
         note_run(live.history, cell.code, result)
         if later is not None:
             check = await later()
-        envelope = await self._envelope(live, cell, result, calls, check) if told else Envelope("", 0)
+        envelope = await self._envelope(live, cell, result, calls, check) if read else Envelope("", 0)
         run = CellRun(
             session=session,
             cell=cell.id,
@@ -167,11 +186,12 @@ class CellRunner:
             envelope=envelope.text,
             envelope_tokens=envelope.tokens,
             run=msg_id,
+            spool=spool,
             check=check,
         )
         for hear in self.ran:
             hear(live.grant, run)
-        if told:
+        if read:
             # the transcript first: a cell whose row says that it is over is in it
             ended = partial(self._rows.end_cell, session, cell.id, result.status)
             await save(live, partial(live.transcript.add, run), ended)

@@ -65,6 +65,7 @@ from gateway.tool_vectors import ToolVectors
 from gateway.tracing import Tracer, tracing_by
 from gateway.transcripts.erasure import Eraser
 from gateway.transcripts.index import Index
+from gateway.transcripts.output_file import Room
 from gateway.transcripts.redaction import Redaction
 from gateway.transcripts.replay import Replayer
 from gateway.transcripts.store import TranscriptStore
@@ -231,7 +232,11 @@ async def _start(
     checker = await checker_of(stack, settings, folder, registry)
     kept = settings.transcripts
     transcripts = TranscriptStore(
-        data_dir.transcripts, Redaction(scrubber.known, kept.masked), sync=kept.sync, at_once_kb=kept.notebook_kb
+        data_dir.transcripts,
+        Redaction(scrubber.known, kept.masked, lambda: secrets.forms),
+        sync=kept.sync,
+        at_once_kb=kept.notebook_kb,
+        room=Room(data_dir.transcripts, session_mb=kept.session_mb, tenant_mb=kept.tenant_mb, free_mb=kept.free_mb),
     )
     index = Index(database)
     if peers.mirror is not None:
@@ -338,6 +343,7 @@ async def _start(
             deadline_s=settings.cell.deadline_s,
             profile_for=partial(profile_for, settings),
             redact=scrubber.known,
+            spooling=transcripts.spooling,
         ),
         scrubber=scrubber,
         data_dir=data_dir,

@@ -76,7 +76,14 @@ class Sessions:
         self._kernels = SessionKernels(pool, broker, rows, checks.history)
         self._settings = settings
         self._profile_for = profile_for
-        self._runner = CellRunner(rows, broker, self._kernels, envelope_tokens=settings.envelope_tokens, redact=redact)
+        self._runner = CellRunner(
+            rows,
+            broker,
+            self._kernels,
+            envelope_tokens=settings.envelope_tokens,
+            redact=redact,
+            spooling=transcripts.spooling,
+        )
         self._book = SessionBook(rows, transcripts, head, profile_for, bring_up)
         #: What there is to be seen, of all sessions.
         self.get, self.list = self._book.get, self._book.list

@@ -103,8 +103,10 @@ class CellSettings(Group):
     )
     interrupt_grace_s: float = Field(5.0, gt=0, description="Time to stop after that; then its kernel is killed.")
     code_kb: int = Field(256, gt=0, description="Largest cell, KiB.")
-    output_mb: int = Field(10, gt=0, description="Output kept of a cell, MiB.")
-    output_flood_mb: int = Field(100, gt=0, description="Output after which a cell is interrupted, MiB.")
+    output_mb: int = Field(
+        10, gt=0, description="Output of a cell that is in its line of the record, MiB. What is more is in a file."
+    )
+    output_flood_mb: int = Field(2048, gt=0, description="Output after which a cell is interrupted, MiB.")
     envelope_tokens: int = Field(2000, gt=100, description="Tokens of a cell's envelope to the model.")
     queue: int = Field(16, ge=0, description="Cells of one session that may wait for the one that runs.")
     idle_s: float = Field(1800.0, gt=0, description="After this time without a cell a session's kernel is taken.")

@@ -20,3 +20,8 @@ class TranscriptSettings(Group):
     keep_days: int = Field(
         0, ge=0, description="Sessions that were not used for so many days are erased; 0: they are kept for ever."
     )
+    session_mb: int = Field(
+        8192, gt=0, description="Outputs of one session in files beside its record, MiB; then its cell is stopped."
+    )
+    tenant_mb: int = Field(32_768, gt=0, description="The same of one tenant, MiB.")
+    free_mb: int = Field(512, ge=0, description="Left free by such files on the disk of the transcripts, MiB.")

@@ -55,6 +55,22 @@ BoundaryObserver = Callable[[Boundary, CallRecord], Awaitable[None]]
 Learner = Callable[[Grant, Tool, object], None]
 
 
+class Spooled(msgspec.Struct, frozen=True):
+    """All outputs of a cell that said more than its line of the record is to hold: a file beside the record."""
+
+    #: Its name in the session's folder of outputs.
+    file: str
+    bytes: int
+    sha256: str
+    #: Lines, an output each.
+    outputs: int
+    #: How many outputs of the cell come before the notice of the file; all of them are in the file, too.
+    head: int
+    #: Bytes of output that could not be written there; and why.
+    lost: int = 0
+    why: str = ""
+
+
 class CellRun(msgspec.Struct, frozen=True):
     """One cell of a session, run: the unit of transcripts and of the agent's steps."""
 
@@ -68,6 +84,8 @@ class CellRun(msgspec.Struct, frozen=True):
     envelope_tokens: int
     #: This run of the cell, apart from its others.
     run: str = ""
+    #: Where its outputs are, if they are too many.
+    spool: Spooled | None = None
     #: What was known of it before it ran; None where it was not looked at.
     check: Check | None = None
 

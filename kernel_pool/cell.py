@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
 
 from kernel_pool.channels import Channel, Incoming, decode
-from kernel_pool.outputs import Outputs, Sink
+from kernel_pool.outputs import Outputs, Overflow, Sink
 from kernel_pool.types import CellError, CellResult, CellStatus, Exit, ExitReason, Limits
 
 #: How long the missing half of an answer (reply or idle) may lag behind the other, and behind the last output.
@@ -50,21 +51,33 @@ class Run:
     `held`: it began before these channels were there. What arrives is ignored until `open`, since it comes again.
     """
 
-    def __init__(self, limits: Limits, sink: Sink | None, *, held: bool = False) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        sink: Sink | None,
+        *,
+        held: bool = False,
+        overflow: Overflow | None = None,
+        hold: Callable[[bool], None] = lambda wait: None,
+        waits: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`hold` makes the kernel wait with its output, or not; `waits`: whether it does."""
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._flood_at = limits.output_flood_bytes
-        self._outputs = Outputs(limits.output_bytes, sink)
+        self._overflow = overflow
+        self._outputs = Outputs(limits.output_bytes, sink, overflow, hold)
         self._reply: _Reply | None = None
         self._replied = False
         self._idle = False
         self._held = held
+        self._waits = waits
         self._lost = "the kernel did not say how the cell ended"
         self._settle: asyncio.TimerHandle | None = None
         #: Done when the cell's answer is complete, or will not get any more complete.
         self.ended: asyncio.Future[None] = loop.create_future()
-        #: Done when the cell wrote too much.
-        self.flooded: asyncio.Future[None] = loop.create_future()
+        #: Done, with one sentence's beginning for people, when the cell wrote more than can be kept.
+        self.flooded: asyncio.Future[str] = loop.create_future()
 
     @property
     def complete(self) -> bool:
@@ -126,8 +139,13 @@ class Run:
             self._settle.cancel()
 
     def _check_flood(self) -> None:
-        if self._outputs.received > self._flood_at and not self.flooded.done():
-            self.flooded.set_result(None)
+        if self.flooded.done():
+            return
+        if self._outputs.received > self._flood_at:
+            self._outputs.close_overflow()
+            self.flooded.set_result(f"the cell wrote more than {self._flood_at / 2**20:g} MiB of output")
+        elif self._outputs.refused and self._overflow is not None:
+            self.flooded.set_result(self._overflow.why)
 
     def _move_on(self) -> None:
         if self.ended.done():
@@ -136,7 +154,13 @@ class Run:
             self.ended.set_result(None)
         elif (self._replied or self._idle) and not self._held:
             self.close()
-            self._settle = self._loop.call_later(_SETTLE_S, self._give_up)
+            self._settle = self._loop.call_later(_SETTLE_S, self._settled)
+
+    def _settled(self) -> None:
+        if self._waits():  # what is missing waits for us
+            self._settle = self._loop.call_later(_SETTLE_S, self._settled)
+        else:
+            self._give_up()
 
     def _give_up(self) -> None:
         if not self.ended.done():
@@ -170,6 +194,7 @@ class Run:
             exit=exit,
             output_bytes=self._outputs.received,
             dropped_bytes=self._outputs.dropped,
+            cut=self._outputs.cut,
             user_expressions=_expressions(reply),
         )
 

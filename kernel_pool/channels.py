@@ -109,6 +109,7 @@ class Channels:
         self._max_message = max_message
         self._session = os.urandom(16).hex()
         self._count = 0
+        self._holds = 0
         self._connections: dict[Channel, Connection] = {}
         self._listeners: dict[str, Listener] = {}
         self._subscribers: list[Callable[[Message], None]] = []
@@ -249,6 +250,20 @@ class Channels:
         if not reply.done():
             raise KernelPoolError(f"no reply to {msg_type}: {self.closed.result()}")
         return reply.result()
+
+    def hold_output(self, wait: bool) -> None:
+        """Read no more of the kernel's output: whoever prints there waits. False: read on. Each hold wants its end.
+
+        Interrupts and replies come through meanwhile.
+        """
+        self._holds += 1 if wait else -1
+        iopub = self._connections.get("iopub")
+        if iopub is not None:
+            iopub.hold(self._holds > 0)
+
+    def holding(self) -> bool:
+        """Whether the kernel's output is not read at present."""
+        return self._holds > 0
 
     async def interrupt(self, timeout_s: float = 2.0) -> bool:
         """Interrupt what runs; whether the kernel confirmed it in time. Once confirmed, no later cell is hit."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from kernel_pool.catch_up import catch_up, overtake, reply_again
 from kernel_pool.cell import Run, Stop
 from kernel_pool.channels import Channels, Listener, Request
-from kernel_pool.outputs import Sink
+from kernel_pool.outputs import Overflow, Sink
 from kernel_pool.stdin import Answers, Ask
 from kernel_pool.types import CellResult, CellUnknown, Exit, ExitReason, Json, KernelPoolError, Limits
 
@@ -20,6 +20,8 @@ _INTERRUPT_EVERY_S = 1.0
 #: Time for the news of a kernel's end to arrive after its channels closed, and for its last output after the news.
 _NEWS_S = 3.0
 _LAST_OUTPUT_S = 0.5
+#: And where it waits for a slow disk.
+_HELD_OUTPUT_S = 30.0
 
 #: Time for a kernel to tell what a resumed cell came to, even if the cell's deadline has passed.
 _CATCH_UP_S = 5.0
@@ -44,6 +46,7 @@ async def execute(
     silent: bool = False,
     ask: Ask | None = None,
     request: Request | None = None,
+    overflow: Overflow | None = None,
 ) -> CellResult:
     """Run `code` and return what came of it, whatever the kernel does.
 
@@ -52,10 +55,11 @@ async def execute(
     never cancelled here. `msg_id`: by which `resume` finds the cell again. With `silent` it is no cell: it is not in
     the history, and the kernel keeps the messages of the cell before. `ask` answers the cell's `input()`; without it
     that is an error there. `request`: a client's own execute_request that asks for `code`, sent as it is; who answers
-    its `input()` is the client's matter. Raises nothing of its own; if this call is cancelled, the cell goes on in the
+    its `input()` is the client's matter. `overflow` gets the outputs of a cell that says more than memory is to hold;
+    the kernel waits where it is slow. Raises nothing of its own; if this call is cancelled, the cell goes on in the
     kernel.
     """
-    run = Run(limits, on_output)
+    run = Run(limits, on_output, overflow=overflow, hold=channels.hold_output, waits=channels.holding)
     started, interrupts = datetime.now(UTC), channels.interrupts
     content = {
         "code": code,
@@ -78,7 +82,7 @@ async def execute(
         except KernelPoolError:
             run.ended.set_result(None)  # the kernel is gone: the wait below says how
         hold = _Hold(run, channels, exited, interrupt, kill, interrupt_grace_s)
-        stop, exit = await hold.until_end(deadline_s, lambda: _why_stop(run, limits, deadline_s))
+        stop, exit = await hold.until_end(deadline_s, lambda: _why_stop(run, deadline_s))
     run.close()
     return run.result(started, stop, exit, was_interrupted=channels.interrupts > interrupts)
 
@@ -97,6 +101,7 @@ async def resume(
     allowed_s: float | None = None,
     started: datetime | None = None,
     keeps: bool = True,
+    overflow: Overflow | None = None,
 ) -> CellResult:
     """Go on with a cell that was sent as `msg_id` over other channels, maybe by a gateway that is dead by now.
 
@@ -107,7 +112,7 @@ async def resume(
     Raises CellUnknown if the kernel never got the cell, or has run another since.
     """
     loop = asyncio.get_running_loop()
-    run = Run(limits, on_output, held=keeps)
+    run = Run(limits, on_output, held=keeps, overflow=overflow, hold=channels.hold_output, waits=channels.holding)
     started, interrupts = started or datetime.now(UTC), channels.interrupts
     until = loop.time() + deadline_s
     with channels.listening(msg_id, Listener(run.receive, run.oversized)):
@@ -120,7 +125,7 @@ async def resume(
             hold = _Hold(run, channels, exited, interrupt, kill, interrupt_grace_s)
             stop, exit = await hold.until_end(
                 max(0.0, until - loop.time()),
-                lambda: _why_stop(run, limits, allowed_s or deadline_s),
+                lambda: _why_stop(run, allowed_s or deadline_s),
             )
             if keeps and exit is None and not run.replied:
                 await reply_again(channels, msg_id, run, _CATCH_UP_S)
@@ -154,10 +159,9 @@ class _Hold:
         return stop, await _exit(self.run, self.channels, self.exited, self.kill, killed)
 
 
-def _why_stop(run: Run, limits: Limits, deadline_s: float) -> Stop:
+def _why_stop(run: Run, deadline_s: float) -> Stop:
     if run.flooded.done():
-        mb = limits.output_flood_bytes / 2**20
-        return Stop(ExitReason.OUTPUT, f"the cell wrote more than {mb:g} MiB of output")
+        return Stop(ExitReason.OUTPUT, run.flooded.result())
     return Stop(ExitReason.DEADLINE, f"the cell ran longer than its {deadline_s:g} s")
 
 
@@ -208,6 +212,9 @@ async def _exit(
         await asyncio.wait((exited,), timeout=_NEWS_S)
     if exited.done():
         await asyncio.wait((channels.closed,), timeout=_LAST_OUTPUT_S)
+        until = asyncio.get_running_loop().time() + _HELD_OUTPUT_S
+        while channels.holding() and not channels.closed.done() and asyncio.get_running_loop().time() < until:
+            await asyncio.wait((channels.closed,), timeout=_LAST_OUTPUT_S)
         return exited.result()
     if killed is None:
         killed = Exit(ExitReason.CRASH, channels.closed.result())

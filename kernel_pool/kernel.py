@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kernel_pool.channels import Channels, Request
 from kernel_pool.execution import execute, resume
-from kernel_pool.outputs import Sink
+from kernel_pool.outputs import Overflow, Sink
 from kernel_pool.place import Process
 from kernel_pool.stdin import Ask
 from kernel_pool.types import CellResult, Exit, KernelGone, KernelPoolError, Profile
@@ -83,6 +83,7 @@ class Kernel:
         silent: bool = False,
         ask: Ask | None = None,
         request: Request | None = None,
+        overflow: Overflow | None = None,
     ) -> CellResult:
         """Run a cell; see `execution.execute`. Raises KernelGone when the kernel ended before the cell began."""
         if self.exited.done():
@@ -104,6 +105,7 @@ class Kernel:
                 silent=silent,
                 ask=ask,
                 request=request,
+                overflow=overflow,
             )
 
     async def resume(
@@ -114,6 +116,7 @@ class Kernel:
         on_output: Sink | None = None,
         allowed_s: float | None = None,
         started: datetime | None = None,
+        overflow: Overflow | None = None,
     ) -> CellResult:
         """Go on with a cell that an earlier gateway sent as `msg_id`; see `execution.resume`.
 
@@ -135,6 +138,7 @@ class Kernel:
                 allowed_s=allowed_s,
                 started=started,
                 keeps=self.profile.kernel == "forked",
+                overflow=overflow,
             )
 
     async def interrupt(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -15,6 +15,27 @@ from kernel_pool.types import Json
 #: neither block nor raise.
 Sink = Callable[[Mapping[str, Json]], None]
 
+
+class Overflow(Protocol):
+    """Takes all outputs of a cell that says much, in order, as `Sink` has them: more than memory is to hold.
+
+    Nothing of it blocks or raises.
+    """
+
+    def begin(self, hold: Callable[[bool], None]) -> None:
+        """Outputs come from now on. `hold`: keep the kernel waiting (True), let it go on (False)."""
+
+    def put(self, output: Mapping[str, Json], size: int) -> bool:
+        """One output, of so many bytes; False where no more is taken, `why` then says why."""
+
+    def clear(self) -> None:
+        """All that came so far does not count."""
+
+    @property
+    def why(self) -> str:
+        """One sentence for people: why no more is taken."""
+
+
 #: What an output is charged beyond its bytes, so that many small ones are bounded as well.
 _OVERHEAD = 1024
 #: Kept back for what matters most after a flood: the last value and the error.
@@ -25,6 +46,8 @@ _JSON_DEPTH = 100
 _MAX_METADATA = 64 * 1024
 _MAX_KEYS = 64
 _MAX_INT = 2**63
+#: A cell that says so much has it all put into its overflow, from its first output on.
+_OVERFLOW_AT = 4 * 1024 * 1024
 
 
 class _Stream(msgspec.Struct):
@@ -54,11 +77,25 @@ class _Clear(msgspec.Struct):
 
 
 class Outputs:
-    """Takes messages, keeps at most `keep` bytes of outputs, counts the rest."""
+    """Takes messages, keeps at most `keep` bytes of outputs, counts the rest; with an `overflow` it has all of them."""
 
-    def __init__(self, keep: int, sink: Sink | None) -> None:
+    def __init__(
+        self,
+        keep: int,
+        sink: Sink | None,
+        overflow: Overflow | None = None,
+        hold: Callable[[bool], None] = lambda wait: None,
+    ) -> None:
         self._keep = keep
         self._sink = sink
+        self._overflow = overflow
+        self._hold = hold
+        #: The overflow gets what comes.
+        self._flowing = False
+        #: How many outputs came before the first that is not kept here; None: all are.
+        self.cut: int | None = None
+        #: The overflow takes no more, and memory does not either.
+        self.refused = False
         self._outputs: list[dict[str, Json]] = []
         self._texts: list[str] = []
         self._displays: dict[str, list[dict[str, Json]]] = {}
@@ -74,9 +111,15 @@ class Outputs:
         if handler is None:
             return False
         self.received += incoming.size
+        if self._overflow is not None and not self._flowing and self.received > min(self._keep, _OVERFLOW_AT):
+            self._begin_overflow(self._overflow)
         if not handler(self, incoming):
             self.dropped += incoming.size
         return True
+
+    def close_overflow(self) -> None:
+        """What comes from now on and is too much is dropped."""
+        self._overflow, self._flowing = None, False
 
     def skip(self, size: int) -> None:
         """Count an output that never reached us."""
@@ -92,72 +135,92 @@ class Outputs:
         return next((o for o in reversed(self._outputs) if o["output_type"] == "error"), None)
 
     def _stream(self, incoming: Incoming) -> bool:
-        if self._used >= self._keep or (stream := decode(incoming.content, _Stream)) is None:
+        full = self.cut is not None or self._used >= self._keep
+        if (full and not self._flowing) or (stream := decode(incoming.content, _Stream)) is None:
             return False
         self._before_output()
+        kept = self._pour({"output_type": "stream", "name": stream.name, "text": stream.text}, incoming.size)
+        if self.cut is not None or self._used >= self._keep:
+            return self._leave_out(kept)
         last = self._outputs[-1] if self._outputs else None
         if last is None or last.get("name") != stream.name:
             self._append({"output_type": "stream", "name": stream.name, "text": ""}, 0)
         # Only now: what is kept must not depend on the number of messages that a print was sent in.
         free = max(self._keep - self._used, 0)
         text = stream.text
-        whole = len(text) <= free
-        if not whole:
-            self.dropped += incoming.size - free
+        if len(text) > free:
             text = text[:free]
+            if not self._leave_out(kept):
+                self.dropped += incoming.size - free
         self._texts.append(text)
         self._used += len(text)
         self._tell({"output_type": "stream", "name": stream.name, "text": text})
         return True
 
     def _display(self, incoming: Incoming) -> bool:
-        display = self._bounded(incoming, self._keep)
+        fits = self.cut is None and self._used + incoming.size <= self._keep
+        display = self._decoded(incoming, fits)
         if display is None:
             return False
         bundle, charge = _bundle(display)
         self._before_output()
-        output = self._append({"output_type": "display_data", **bundle}, charge)
-        event: dict[str, Json] = output
-        if display.transient.display_id is not None:
-            self._displays.setdefault(display.transient.display_id, []).append(output)
-            event = {**output, "transient": {"display_id": display.transient.display_id}}
+        output: dict[str, Json] = {"output_type": "display_data", **bundle}
+        id = display.transient.display_id
+        event = output if id is None else {**output, "transient": {"display_id": id}}
+        kept = self._pour(event, incoming.size)
+        if not fits:
+            return self._leave_out(kept)
+        self._append(output, charge)
+        if id is not None:
+            self._displays.setdefault(id, []).append(output)
         self._tell(event)
         return True
 
     def _update(self, incoming: Incoming) -> bool:
-        display = self._bounded(incoming, self._keep)
+        fits = self._used + incoming.size <= self._keep
+        display = self._decoded(incoming, fits)
         if display is None or display.transient.display_id is None:
             return False
         bundle, charge = _bundle(display)
+        transient = {"display_id": display.transient.display_id}
+        event = {"output_type": "update_display_data", **bundle, "transient": transient}
+        kept = self._pour(event, incoming.size)
+        if not fits:
+            return kept
         for output in self._displays.get(display.transient.display_id, ()):
             output.update(bundle)
         # What it replaces stays charged: a display that is updated for ever comes to an end.
         self._used += charge // 8
-        transient = {"display_id": display.transient.display_id}
-        self._tell({"output_type": "update_display_data", **bundle, "transient": transient})
+        self._tell(event)
         return True
 
     def _result(self, incoming: Incoming) -> bool:
-        display = self._bounded(incoming, self._keep + _RESERVE)
+        fits = self._used + incoming.size <= self._keep + _RESERVE
+        display = self._decoded(incoming, fits)
         if display is None:
             return False
         bundle, charge = _bundle(display)
         count = display.execution_count
         if count is not None and not 0 <= count < _MAX_INT:
             count = None
-        self._before_output()
-        self._tell(self._append({"output_type": "execute_result", "execution_count": count, **bundle}, charge))
-        return True
+        output: dict[str, Json] = {"output_type": "execute_result", "execution_count": count, **bundle}
+        return self._last(output, incoming.size, charge, fits)
 
     def _error(self, incoming: Incoming) -> bool:
-        if self._used + incoming.size > self._keep + _RESERVE:
-            return False
-        error = decode(incoming.content, _Error)
+        fits = self._used + incoming.size <= self._keep + _RESERVE
+        error = decode(incoming.content, _Error) if fits or self._flowing else None
         if error is None:
             return False
-        self._before_output()
         output = {"output_type": "error", "ename": error.ename, "evalue": error.evalue, "traceback": error.traceback}
-        self._tell(self._append(output, incoming.size))
+        return self._last(output, incoming.size, incoming.size, fits)
+
+    def _last(self, output: dict[str, Json], size: int, charge: int, fits: bool) -> bool:
+        """What matters most after a flood is kept beside what overflowed."""
+        self._before_output()
+        kept = self._pour(output, size)
+        if not fits:
+            return self._leave_out(kept)
+        self._tell(self._append(output, charge))
         return True
 
     def _clear(self, incoming: Incoming) -> bool:
@@ -170,11 +233,32 @@ class Outputs:
             self._forget()
         return True
 
-    def _bounded(self, incoming: Incoming, keep: int) -> _Display | None:
-        if self._used + incoming.size > keep:
+    def _decoded(self, incoming: Incoming, fits: bool) -> _Display | None:
+        if not fits and not self._flowing:
             return None
         display = decode(incoming.content, _Display)
         return display if display is not None and len(display.data) <= _MAX_KEYS else None
+
+    def _begin_overflow(self, overflow: Overflow) -> None:
+        overflow.begin(self._hold)
+        self._flowing = True
+        names = {id(output): name for name, shown in self._displays.items() for output in shown}
+        for output in self.result():
+            name = names.get(id(output))
+            # the kept one changes when it is updated
+            self._pour(dict(output) if name is None else {**output, "transient": {"display_id": name}}, 0)
+
+    def _pour(self, output: Mapping[str, Json], size: int) -> bool:
+        """Into the overflow; whether it has it."""
+        return self._flowing and self._overflow is not None and self._overflow.put(output, size)
+
+    def _leave_out(self, kept: bool) -> bool:
+        """An output is not, or not whole, kept here; whether the overflow has it."""
+        if self.cut is None and self._flowing:
+            self._end_stream()
+            self.cut = len(self._outputs)
+        self.refused = self.refused or (self._flowing and not kept)
+        return kept
 
     def _before_output(self) -> None:
         if self._clear_next:
@@ -186,6 +270,9 @@ class Outputs:
         self._texts.clear()
         self._displays.clear()
         self._used = 0
+        self.cut = None
+        if self._flowing and self._overflow is not None:
+            self._overflow.clear()
 
     def _append(self, output: dict[str, Json], charge: int) -> dict[str, Json]:
         self._end_stream()

@@ -26,7 +26,8 @@ class Limits:
     cpu_seconds: int = 3600
     #: Cores that the kernel may use at a time; held where there are cgroups, and in containers.
     cpus: float = 1.0
-    #: Bytes of output of one cell that are kept; the rest is counted, dropped and reported.
+    #: Bytes of output of one cell that are kept in memory; what is more its overflow has, or where it has none it is
+    #: counted, dropped and reported.
     output_bytes: int = 10 * 1024 * 1024
     #: Bytes of output of one cell after which the cell is interrupted.
     output_flood_bytes: int = 100 * 1024 * 1024
@@ -209,6 +210,8 @@ class CellResult:
     exit: Exit | None = None
     output_bytes: int = 0
     dropped_bytes: int = 0
+    #: How many of `outputs` came before the first that its overflow has and `outputs` does not; None: all are here.
+    cut: int | None = None
     #: Results of execute_request's user_expressions, text/plain only.
     user_expressions: Mapping[str, str] = field(default_factory=dict)
 

@@ -214,6 +214,15 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.write(encode_message(parts))
 
+    def hold(self, wait: bool) -> None:
+        """Stop reading, or go on; messages that have been read already still come."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if wait and self._transport.is_reading():
+            self._transport.pause_reading()
+        elif not wait and not self._transport.is_reading():
+            self._transport.resume_reading()
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -167,6 +168,9 @@ def export(
     session: SessionArgument,
     form: Annotated[Form, typer.Option("--format", "-f", help="jsonl: the record, nothing masked.")] = "html",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.", show_default="ID.FORMAT")] = None,
+    outputs: Annotated[
+        Path | None, typer.Option(help="Folder to copy the outputs of cells to that are too long for it.")
+    ] = None,
     data_dir: DataDirOption = None,
 ) -> None:
     """Write a session as a file to give away: a page that is safe to open, a notebook, or the record.
@@ -179,6 +183,11 @@ def export(
     target = out or Path(f"{path.stem}.{form}")
     write_atomically(target, content)
     print(f"{target}: {len(content):,} bytes")
+    if outputs is not None:
+        outputs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file in store.all_outputs(path):
+            shutil.copyfile(file, outputs / file.name)
+            print(f"{outputs / file.name}: {file.stat().st_size:,} bytes")
 
 
 @app.command()

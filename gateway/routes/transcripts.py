@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Path, Query
-from fastapi.responses import Response
+from fastapi.responses import FileResponse, Response
 
 from gateway.acts import act
 from gateway.auth import Principal
@@ -120,6 +120,27 @@ async def export(
     content = await asyncio.to_thread(running.transcripts.export, path, form)
     await running.audit.note_if_possible(caller.name, path.parent.name, "transcript.export", f"{path.stem}.{form}")
     return Response(content, media_type=_TYPES[form], headers=attached(f"{path.stem}.{form}"))
+
+
+@router.get(
+    "/{session}/outputs/{name}",
+    response_class=FileResponse,
+    responses={
+        **described(404, 416),
+        200: {"description": "The file.", "content": {RECORD: {}}},
+        206: {"description": "The part.", "content": {RECORD: {}}},
+    },
+)
+@act("transcripts.read")
+async def outputs(
+    running: GatewayOf, caller: Caller, session: Id, name: Annotated[str, Path(max_length=200)]
+) -> FileResponse:
+    """All outputs of a cell that said too much for its notebook, one a line; a cell's `metadata.omniops.spool.file`
+    names it. Parts of it by `Range`. Personal data is masked.
+    """
+    path = await find(running, caller, session)
+    found = await asyncio.to_thread(running.transcripts.outputs, path, name)
+    return FileResponse(found, media_type=RECORD, headers=attached(name))
 
 
 @router.post("/{session}/replay", responses=described(403, 404, 409, 503))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import orjson
@@ -11,6 +12,7 @@ import orjson
 from gateway.transcripts.notebook import Node
 
 _LINES = 200
+_BEGINNING = 64 * 1024
 
 
 class CellDifference(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,11 +62,20 @@ def status_of(cell: Node) -> str:
 def outputs_text(cell: Node) -> str:
     """A cell's outputs as text that is the same whenever they are.
 
-    Left out: execution counts, and where one stream was cut into several outputs, which is chance.
+    Left out: execution counts, and where one stream was cut into several outputs, which is chance. Of a cell whose
+    outputs are in a file, the beginning is given for people; the file's hash is what counts.
     """
+    outputs, spool = cell.get("outputs", ()), cell["metadata"].get("omniops", {}).get("spool")
+    if not spool:
+        return _text_of(outputs)
+    told = f"[{spool['outputs']} outputs, {spool['bytes']} bytes, SHA-256 {spool['sha256']}]"
+    return f"{_text_of(outputs[: spool['head']])[:_BEGINNING]}\n{told}\n"
+
+
+def _text_of(outputs: Sequence[Mapping[str, Any]]) -> str:
     parts: list[str] = []
     stream = ""
-    for output in cell.get("outputs", ()):
+    for output in outputs:
         if output["output_type"] == "stream":
             if output["name"] != stream:
                 parts.append(f"[{output['name']}]\n")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import orjson
 
+from gateway.transcripts.output_file import remove_outputs
 from gateway.transcripts.record import Line, Record, erase_line, read_lines
 from gateway.transcripts.transcript import Transcript
 
@@ -33,6 +34,7 @@ def erase(transcript: Transcript, reason: str, by: str) -> int:
     about |= {"role": header.role, "title": "", "state": header.state, "created": header.created.isoformat()}
     record.append([("erasure", orjson.dumps(about))])
     record.rewrite(_without(record, frozenset(named)))
+    remove_outputs(transcript.path)
     transcript.load()
     transcript.write_now()
     return len(named)

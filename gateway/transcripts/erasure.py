@@ -76,6 +76,8 @@ class Eraser:
         # whatever comes of it, somebody asked for it
         await Audit(self._database).note(by, info.tenant, "transcript.erase", session)
         removed = await asyncio.to_thread(erase, transcript, reason, by)
+        if self._store.spooling.room is not None:
+            self._store.spooling.room.forget(info.tenant)
         if self._mirror is not None:
             await self._mirror.replace(transcript.record)
         await self._index.put(transcript.facts)

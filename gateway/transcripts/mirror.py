@@ -19,6 +19,7 @@ import structlog
 from gateway.db import Database
 from gateway.peers.errors import Fenced
 from gateway.transcripts.errors import RecordDamaged
+from gateway.transcripts.output_file import remove_outputs
 from gateway.transcripts.record import Head, Record, check_line, genesis, read_lines
 
 log = structlog.get_logger(__name__)
@@ -219,6 +220,7 @@ def _drop_older(path: Path, erased: datetime | None) -> None:
         return
     for old in (path, record, *path.parent.glob(f"{record.name}.aside-*")):
         old.unlink(missing_ok=True)
+    remove_outputs(path)
     log.info("a copy of an erased record was removed", session=path.stem)
 
 

@@ -123,6 +123,8 @@ def _cell(run: CellRun, earlier: Node | None, redact: Redact) -> Node:
         "output_bytes": result.output_bytes,
         "dropped_bytes": result.dropped_bytes,
     }
+    if run.spool is not None:
+        record["spool"] = msgspec.to_builtins(run.spool)
     if run.run:
         record["run"] = run.run
     if run.check is not None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
-from gateway.transcripts.clean import clean_json
+from gateway.transcripts.clean import clean_json, clean_text
 from gateway.transcripts.notebook import quoted, unquoted
 
 PersonalKind = Literal["email", "phone", "card", "iban"]
@@ -22,6 +22,10 @@ _PHONE = re.compile(
 )
 _CARD = re.compile(r"(?<![\w.+-])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w.-]?\d)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b")
+#: In a line longer than this personal data may be cut in two only where it is longer than the second, characters.
+_LONG_LINE, _LONGEST = 64 * 1024, 1100
+#: What none of the patterns above has in it.
+_BETWEEN = re.compile(r"[^\w@.%+() -]")
 #: Outputs of other types are no text: masking would break an image.
 _TEXT = ("text/", "image/svg+xml")
 
@@ -29,8 +33,15 @@ _TEXT = ("text/", "image/svg+xml")
 class Redaction:
     """Both kinds; `kinds` of personal data are masked."""
 
-    def __init__(self, secret: Callable[[str], str] = str, kinds: tuple[PersonalKind, ...] = ()) -> None:
+    def __init__(
+        self,
+        secret: Callable[[str], str] = str,
+        kinds: tuple[PersonalKind, ...] = (),
+        forms: Callable[[], tuple[str, ...]] = tuple,
+    ) -> None:
+        """`forms`: what `secret` takes out, for text that comes in pieces."""
         self.secret = secret
+        self.forms = forms
         self.kinds: tuple[PersonalKind, ...] = tuple(sorted(set(kinds)))
 
     def personal(self, text: str) -> str:
@@ -51,7 +62,7 @@ class Redaction:
             return node
         masked = node | {"source": self._source(node), "metadata": clean_json(node["metadata"], self.personal)}
         if "outputs" in node:
-            masked["outputs"] = [self._output(output) for output in node["outputs"]]
+            masked["outputs"] = [self.output(output) for output in node["outputs"]]
         return masked
 
     def _source(self, node: dict[str, Any]) -> str:
@@ -61,7 +72,18 @@ class Redaction:
         heading, between, _ = source.partition("\n\n")
         return f"{heading}{between}{quoted(self.personal(unquoted(source)))}" if between else source
 
-    def _output(self, output: dict[str, Any]) -> dict[str, Any]:
+    def held(self, text: str) -> int:
+        """How many of the last characters may be the beginning of a secret that goes on."""
+        longest = 0
+        for form in self.forms():
+            for size in range(min(len(form) - 1, len(text)), longest, -1):
+                if text.endswith(form[:size]):
+                    longest = size
+                    break
+        return longest
+
+    def output(self, output: dict[str, Any]) -> dict[str, Any]:
+        """A notebook's output, masked."""
         if "data" not in output:
             return clean_json(output, self.personal)  # type: ignore[no-any-return]
         data = {
@@ -69,6 +91,63 @@ class Redaction:
             for mime, value in output["data"].items()
         }
         return output | {"data": data, "metadata": clean_json(output["metadata"], self.personal)}
+
+
+class Flow:
+    """A text that comes in pieces, redacted as it would be whole: secrets and personal data."""
+
+    def __init__(self, redaction: Redaction) -> None:
+        self._redaction = redaction
+        self._raw = ""
+        self._line = ""
+
+    def push(self, text: str) -> str:
+        """One piece more; what can be told by now."""
+        self._raw += clean_text(text)
+        cut = self._between_secrets()
+        self._line += self._redaction.secret(self._raw[:cut])
+        self._raw = self._raw[cut:]
+        if not self._redaction.kinds:
+            told, self._line = self._line, ""
+            return told
+        cut = self._line.rfind("\n") + 1
+        if len(self._line) - cut > _LONG_LINE:
+            cut = self._between_data()
+        told, self._line = self._line[:cut], self._line[cut:]
+        return self._redaction.personal(told)
+
+    def end(self) -> str:
+        """The rest."""
+        rest = self._redaction.personal(self._line + self._redaction.secret(self._raw))
+        self._raw = self._line = ""
+        return rest
+
+    @property
+    def pending(self) -> int:
+        """Characters that were not told yet."""
+        return len(self._raw) + len(self._line)
+
+    def _between_secrets(self) -> int:
+        cut = len(self._raw) - self._redaction.held(self._raw)
+        forms, moved = self._redaction.forms(), cut < len(self._raw)
+        while moved:
+            moved = False
+            for form in forms:
+                at = self._raw.find(form, max(0, cut - len(form) + 1), cut + len(form) - 1)
+                if -1 < at < cut:
+                    cut, moved = at, True
+        return cut
+
+    def _between_data(self) -> int:
+        line = self._line
+        cut = len(line) - _LONGEST
+        for found in _BETWEEN.finditer(line, cut):
+            cut = found.end()
+        for pattern in (_EMAIL, _PHONE, _CARD, _IBAN):
+            for match in pattern.finditer(line, max(0, cut - _LONGEST)):
+                if match.start() < cut < match.end():
+                    cut = match.start()
+        return cut
 
 
 def _is_card(text: str) -> bool:

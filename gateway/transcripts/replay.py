@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -16,6 +17,7 @@ from gateway.settings import BrokerSettings
 from gateway.tool_search import ToolSearch
 from gateway.transcripts.diff import compare
 from gateway.transcripts.notebook import Node, render
+from gateway.transcripts.overflow import Spooling, told
 from gateway.types import CellRun, Role
 from kernel_pool.pool import Kernel, Pool
 
@@ -59,8 +61,10 @@ class Replayer:
         deadline_s: float,
         profile_for: Callable[[Role], str],
         redact: Callable[[str], str],
+        spooling: Spooling,
     ) -> None:
-        """`answers`: a broker for one replay; `deadline_s`: of each cell; `redact`: as transcripts are."""
+        """`answers`: a broker for one replay; `deadline_s`: of each cell; `redact`, `spooling`: as transcripts are."""
+        self._spooling = replace(spooling, room=None)
         self._rows = rows
         self._pool = pool
         self._answers = answers
@@ -107,10 +111,12 @@ class Replayer:
             return ReplayedCell(cell=row.id, index=row.index, same=False, what=["not in the record"], lines=[])
         answers.begin(row.id)
         stream = OutputStream(self._redact)
-        result = await execute_cell(kernel, row.code, row.id, uuid.uuid4().hex, self._deadline_s, stream)
+        overflow = self._spooling.cell(None)  # only to be compared
+        result = await execute_cell(kernel, row.code, row.id, uuid.uuid4().hex, self._deadline_s, stream, overflow)
+        result, spool, _ = told(result, await overflow.close(result), self._spooling.redaction)
         await stream.close()
         calls = answers.end()
-        run = CellRun(info.id, row.id, row.index, row.code, result, calls, "", 0)
+        run = CellRun(info.id, row.id, row.index, row.code, result, calls, "", 0, spool=spool)
         what, lines = compare(recorded, render(run, redact=self._redact))
         answered = sum(call.replayed for call in calls)
         return ReplayedCell(

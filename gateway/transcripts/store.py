@@ -22,6 +22,9 @@ from gateway.transcripts.files import parse_notebook as parse_notebook
 from gateway.transcripts.files import read_notebook as read_notebook
 from gateway.transcripts.files import write_atomically as write_atomically
 from gateway.transcripts.notebook import Header, Node, iso
+from gateway.transcripts.output_file import NAME as OUTPUTS
+from gateway.transcripts.output_file import Room, folder_of
+from gateway.transcripts.overflow import Spooling
 from gateway.transcripts.record import Head, read_lines
 from gateway.transcripts.redaction import Redaction
 from gateway.transcripts.transcript import Facts as Facts
@@ -83,10 +86,15 @@ class TranscriptStore:
         *,
         sync: bool = True,
         at_once_kb: int = 64,
+        room: Room | None = None,
     ) -> None:
-        """`sync`: the record is on the disk when `add` returns; `at_once_kb`: larger notebooks are written later."""
+        """`sync`: the record is on the disk when `add` returns; `at_once_kb`: larger notebooks are written later.
+
+        `room`: for what cells print beyond what their record is to hold; None: as much as the disk has.
+        """
         self.root = root
         self.redaction = redaction or Redaction()
+        self.spooling = Spooling(self.redaction, room, sync=sync)
         self.keeping = Keeping(self.redaction, sync, at_once_kb * 1024, _nobody)
 
     def open(self, header: Header, known: Head | None = None, *, repair: bool = True) -> Transcript:
@@ -147,6 +155,17 @@ class TranscriptStore:
         from gateway.transcripts.html import page  # takes a second to import
 
         return page(parse_notebook(notebook, path)).encode()
+
+    def outputs(self, path: Path, name: str) -> Path:
+        """A file of outputs of a session. `path`: as `find` gives it. Raises TranscriptError for none."""
+        found = folder_of(path) / name
+        if not OUTPUTS.match(name) or found.is_symlink() or not found.is_file():
+            raise TranscriptError(f"Session {path.stem} has no outputs {name[:200]!r}.")
+        return found
+
+    def all_outputs(self, path: Path) -> list[Path]:
+        """The session's files of outputs. `path`: as `find` gives it."""
+        return sorted(each for each in folder_of(path).glob("*.jsonl") if OUTPUTS.match(each.name))
 
     def path(self, tenant: str, session: str) -> Path:
         """Where the notebook is. Raises TranscriptError for names that are no plain file names."""

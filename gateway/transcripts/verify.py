@@ -1,4 +1,4 @@
-"""Whether a transcript is as it was written: its record, byte by byte, and the notebook that was made from it."""
+"""Whether a transcript is as it was written: its record and its outputs, byte by byte, and the notebook of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import orjson
 
 from gateway.transcripts.errors import RecordDamaged, TranscriptError
 from gateway.transcripts.notebook import Header, Node
+from gateway.transcripts.output_file import problem_of
 from gateway.transcripts.record import Head, Line, Place, Record, check_line, genesis, read_lines
 from gateway.transcripts.redaction import Redaction
 from gateway.transcripts.store import LONG_AGO, about_notebook
@@ -41,7 +42,7 @@ def verify(path: Path, known: Head | None, *, compare: bool = True) -> Verificat
     """
     tenant, session = path.parent.name, path.stem
     record = Record(path.with_suffix(".jsonl"), tenant, session)
-    look = _Look(Head(0, genesis(tenant, session)), known if compare else None)
+    look = _Look(path, Head(0, genesis(tenant, session)), known if compare else None)
     try:
         look.lines(record.path)
         if compare:
@@ -65,7 +66,8 @@ def verify(path: Path, known: Head | None, *, compare: bool = True) -> Verificat
 class _Look:
     """One look at a record. Methods raise TranscriptError where there is no going on."""
 
-    def __init__(self, first: Head, known: Head | None) -> None:
+    def __init__(self, notebook: Path, first: Head, known: Head | None) -> None:
+        self._notebook = notebook
         self.head = first
         self.problems: list[str] = []
         #: Numbers of lines without their contents, and of those that an erasure names.
@@ -97,6 +99,10 @@ class _Look:
             self.erased.add(line.seq)
         elif line.kind == "erasure":
             self._named.update(orjson.loads(bytes(line.content))["lines"])
+        elif line.kind == "cell" and b'"spool"' in bytes(line.content):
+            spooled = orjson.loads(bytes(line.content))["metadata"].get("omniops", {}).get("spool")
+            if spooled and (problem := problem_of(self._notebook, spooled)):
+                self.problems.append(problem)
 
     def compare(self) -> None:
         """With what the database knows."""
