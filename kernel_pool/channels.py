@@ -110,6 +110,7 @@ class Channels:
         self._session = os.urandom(16).hex()
         self._count = 0
         self._holds = 0
+        self._interrupted = False
         self._connections: dict[Channel, Connection] = {}
         self._listeners: dict[str, Listener] = {}
         self._subscribers: list[Callable[[Message], None]] = []
@@ -254,20 +255,26 @@ class Channels:
     def hold_output(self, wait: bool) -> None:
         """Read no more of the kernel's output: whoever prints there waits. False: read on. Each hold wants its end.
 
-        Interrupts and replies come through meanwhile.
+        Replies come through. After an interrupt it is read all the same: code that prints has to get out of it.
         """
         self._holds += 1 if wait else -1
-        iopub = self._connections.get("iopub")
-        if iopub is not None:
-            iopub.hold(self._holds > 0)
+        self._interrupted = self._interrupted and self._holds > 0
+        self._hold_or_not()
 
     def holding(self) -> bool:
         """Whether the kernel's output is not read at present."""
-        return self._holds > 0
+        return self._holds > 0 and not self._interrupted
+
+    def _hold_or_not(self) -> None:
+        iopub = self._connections.get("iopub")
+        if iopub is not None:
+            iopub.hold(self.holding())
 
     async def interrupt(self, timeout_s: float = 2.0) -> bool:
         """Interrupt what runs; whether the kernel confirmed it in time. Once confirmed, no later cell is hit."""
         self.interrupts += 1
+        self._interrupted = self._holds > 0
+        self._hold_or_not()
         try:
             async with asyncio.timeout(timeout_s):
                 await self.request("control", "interrupt_request", {})

@@ -246,7 +246,8 @@ class Outputs:
         for output in self.result():
             name = names.get(id(output))
             # the kept one changes when it is updated
-            self._pour(dict(output) if name is None else {**output, "transient": {"display_id": name}}, 0)
+            size = len(output.get("text", ""))
+            self._pour(dict(output) if name is None else {**output, "transient": {"display_id": name}}, size)
 
     def _pour(self, output: Mapping[str, Json], size: int) -> bool:
         """Into the overflow; whether it has it."""

@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+#: More times what may wait is not taken: an interrupted cell is read on, whatever the disk does.
+_TOO_MUCH = 4
 #: Stands for "forget what came so far".
 _CLEAR: dict[str, Json] = {"output_type": "clear_output"}
 
@@ -69,6 +71,8 @@ class CellOverflow:
         self._thread = ThreadPoolExecutor(1, "outputs")
 
     def put(self, output: Mapping[str, Json], size: int) -> bool:
+        if not self._failed and self._waiting > _TOO_MUCH * self._most:
+            self._failed = "the disk of the transcripts is too slow for a cell that is interrupted"
         if self._failed:
             return False
         self._queue.append((output, size))

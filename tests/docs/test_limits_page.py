@@ -20,6 +20,7 @@ PAGE = (ROOT / "docs" / "limits.md").read_text()
 _MEMORY, _ATTACKS, _LIMITS, _FREEZE, _GROUPS = (
     f"tests/kernel_pool/test_{name}.py" for name in ("attack_memory", "attack_limits", "limits", "freeze", "cgroups")
 )
+_OUTPUTS = "tests/gateway/test_transcripts_outputs.py"
 _OVER = f"{_LIMITS}::test_a_kernel_over_its_memory_dies_alone_and_its_session_learns_that_it_was_memory"
 _FROZEN = f"{_FREEZE}::test_a_frozen_kernel_gets_no_cpu_and_goes_on_when_thawed"
 
@@ -56,6 +57,10 @@ TESTS = {
     ],
     "CPU over its life": ["tests/kernel_pool/test_kernel_end.py::test_used_up_its_cpu_time"],
     "open files": [f"{_ATTACKS}::test_open_files_are_limited"],
+    "output of a cell": [f"{_OUTPUTS}::test_a_cell_that_says_too_much_is_stopped_with_all_that_it_said_until_then"],
+    "output that is not read yet": [
+        "tests/kernel_pool/unconfined/test_overflow.py::test_a_kernel_waits_for_what_is_slow_and_can_be_interrupted"
+    ],
     "local, cgroup version 2": [_FROZEN, f"{_FREEZE}::test_a_frozen_kernel_can_be_killed"],
     "local, cgroup version 1": [_FROZEN, f"{_FREEZE}::test_a_frozen_kernel_can_be_killed"],
     "local, no cgroup": [_FROZEN, f"{_FREEZE}::test_a_process_that_was_stopped_before_is_left_stopped"],

@@ -18,6 +18,7 @@ from typing import Any
 
 from kernel_pool.channels import Channels, Incoming, Listener
 from kernel_pool.execution import execute
+from kernel_pool.outputs import Overflow
 from kernel_pool.types import CellResult, Exit, ExitReason, Limits
 
 ROOT = Path(__file__).parents[3]
@@ -68,6 +69,7 @@ class PlainKernel:
         limits: Limits | None = None,
         on_output: Any = None,
         user_expressions: Mapping[str, str] | None = None,
+        overflow: Overflow | None = None,
     ) -> CellResult:
         return await execute(
             self.channels,
@@ -80,6 +82,7 @@ class PlainKernel:
             exited=self.exited,
             on_output=on_output,
             user_expressions=user_expressions,
+            overflow=overflow,
         )
 
     async def kill(self, exit: Exit) -> None:
