@@ -45,6 +45,7 @@ class AgentSettings(Group):
             "woocommerce.exchange_items",
             "woocommerce.change_customer_address",
             "support.hand_over",
+            "support.reply",
         ),
         description="Tools whose stubs stand in the prompt; cells find the others by `servers.search`.",
     )

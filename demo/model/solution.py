@@ -1,13 +1,14 @@
 """From a task's known solution to what the scripted model plays: cells, the calls they make, and the answer.
 
-The cells are what a good agent would write: verify the customer and fetch the orders; choose from what was fetched, by
-names and options; make the changes; answer. Ids are taken from variables that earlier cells left.
+The cells are what a good agent would write who follows the prompt: look first, at all that the decision needs, in one
+cell; then make the changes with what was seen, and answer from the same cell. What a cell names it has been told
+before, by the prompt, the customer or an earlier cell (tests/demo/test_tasks.py holds that).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from demo.model.cells import (
@@ -15,9 +16,6 @@ from demo.model.cells import (
     imports,
     literal,
     select_address,
-    select_item,
-    select_method,
-    select_order,
     shop_address,
 )
 from demo.model.script import Call, Script, Step
@@ -33,21 +31,8 @@ _ORDER_TOOLS = {
     "exchange_delivered_order_items": "exchange_items",
 }
 _WRITES = {*_ORDER_TOOLS, "modify_user_address"}
+_HAND_OVER = "transfer_to_human_agents"
 _SWAPS = {"modify_pending_order_items", "exchange_delivered_order_items"}
-
-_NAMES = """\
-def names(order):
-    return [line["name"] for line in order["line_items"]]
-"""
-_ITEM = """\
-def item(order, name, options={}):
-    return next(l for l in order["line_items"] if l["name"] == name and options.items() <= l["options"].items())
-"""
-_VARIANT = """\
-def variant(old, changes):
-    options = old["options"] | changes
-    return next(v for v in products[old["product_id"]]["variants"] if v["options"] == options and v["in_stock"])
-"""
 
 
 @dataclass
@@ -59,10 +44,8 @@ class _Work:
     user: Mapping[str, Any]
     number: int
     refused: Collection[int]
-    #: Orders at hand: number to the variable or expression that holds it.
-    variables: dict[str, str] = field(default_factory=dict)
-    #: Whether the variable `orders` holds all of the customer's orders, and not just those that they named.
-    listed: bool = False
+    #: What the customer wrote, in small letters.
+    told: str
 
     def order(self, action: Action) -> Mapping[str, Any]:
         order: Mapping[str, Any] = self.data["orders"][action.arguments["order_id"]]
@@ -70,11 +53,18 @@ class _Work:
 
     @property
     def orders(self) -> list[Mapping[str, Any]]:
-        return [self.data["orders"][number] for number in self.user["orders"]]
+        """All of the customer's, newest first, as the shop lists them."""
+        own = set(self.user["orders"])
+        return [order for number, order in reversed(self.data["orders"].items()) if number in own]
 
     @property
     def writes(self) -> list[tuple[int, Action]]:
         return [(n, action) for n, action in enumerate(self.task.actions) if action.name in _WRITES]
+
+    @property
+    def acts(self) -> bool:
+        """Something is done for the customer, or a person is called in."""
+        return bool(self.writes) or any(action.name == _HAND_OVER for action in self.task.actions)
 
 
 @dataclass
@@ -84,9 +74,10 @@ class _Cell:
     lines: list[str]
     calls: list[Call]
     refused: bool = False
+    replies: bool = False
 
     def step(self) -> Step:
-        used: dict[str, list[str]] = {}
+        used: dict[str, list[str]] = {"support": ["reply"]} if self.replies else {}
         for call in self.calls:
             server, _, name = call.tool.partition(".")
             used.setdefault(server, []).append(name)
@@ -97,19 +88,16 @@ class _Cell:
 def solve(task: Task, data: RetailData, refused: Collection[int] = ()) -> Script:
     """The script for a task. `refused`: positions of the actions that the reference refuses."""
     user = customer_of(task, data)
-    work = _Work(task, data, user, customer_ids(data)[user["user_id"]], refused)
-    cells = [*_verify(work), *_together(work, _choose(work), _write(work)), *_hand_over(work)]
-    return Script(task.id, customer_message(task), tuple(cell.step() for cell in cells), _answer(work))
-
-
-def _together(work: _Work, choice: _Cell | None, writes: list[_Cell]) -> list[_Cell]:
-    """Variants are looked at before they are ordered; other choices and their change are one cell."""
-    if choice is None:
-        return writes
-    if not writes or any(action.name in _SWAPS for _, action in work.writes):
-        return [choice, *writes]
-    first, *rest = writes
-    return [_Cell([*choice.lines, *first.lines], [*choice.calls, *first.calls], first.refused), *rest]
+    message = customer_message(task)
+    work = _Work(task, data, user, customer_ids(data)[user["user_id"]], refused, message.lower())
+    cells = [*_verify(work), *_asked(work), *_write(work)]
+    cells = [*cells, *_hand_over(work, cells)]
+    answer = _answer(work)
+    if work.acts and not cells[-1].refused and not task.communicate:
+        # nothing is left to be seen: the answer holds if the changes go well, and is sent only then
+        cells[-1].lines.append(call_text("reply", {"text": answer}))
+        cells[-1].replies = True
+    return Script(task.id, message, tuple(cell.step() for cell in cells), answer)
 
 
 def customer_of(task: Task, data: RetailData) -> Mapping[str, Any]:
@@ -163,49 +151,96 @@ def _told_identity(work: _Work) -> dict[str, Any]:
 
 
 def _fetch(work: _Work, identity: Mapping[str, Any]) -> _Cell:
+    """Verify the customer and show what there is to decide from: orders, payment methods, variants in stock."""
     calls = [Call("woocommerce.verify_customer", dict(identity))]
-    verify = f"customer = {call_text('verify_customer', identity)}"
-    wanted = [number for number in _order_numbers(work) if number in work.data["orders"]]
-    show = 'for o in orders:\n    print(o["number"], o["status"], o["shipping"]["city"], names(o))'
-    helpers = [_NAMES]
-    if not (wanted and all(number in work.task.reason for number in wanted)):
-        work.listed = True
-        fetch = 'orders = list_orders(customer_id=customer["id"])'
-        calls.append(Call("woocommerce.list_orders", {"customer_id": work.number}))
+    lines = [f"customer = {call_text('verify_customer', identity)}"]
+    shown = _at_hand(work)
+    if len(shown) < len(work.orders):
+        numbers = [order["order_id"] for order in shown]
+        lines.append(f"found = [lookup_order(order_id=n) for n in {literal(numbers)}]")
+        calls += [Call("woocommerce.lookup_order", {"order_id": number}) for number in numbers]
     else:
-        fetch = f"orders = [lookup_order(order_id=number) for number in {literal(wanted)}]"
-        calls += [Call("woocommerce.lookup_order", {"order_id": number}) for number in wanted]
-        if len(wanted) == 1:
-            work.variables[wanted[0]] = "order"
-            fetch = f'order = lookup_order(order_id="{wanted[0]}")'
-            show = 'print(order["status"], [line["name"] for line in order["line_items"]])'
-            helpers = []
-    if any("item_ids" in action.arguments for _, action in work.writes):
-        helpers.append(_ITEM)
-    return _Cell([*helpers, verify, fetch, show], calls)
+        lines.append('found = list_orders(customer_id=customer["id"])')
+        calls.append(Call("woocommerce.list_orders", {"customer_id": work.number}))
+    if any("payment_method_id" in action.arguments for _, action in work.writes):
+        lines.append('print(*customer["payment_methods"], sep="\\n")')
+    lines += [
+        'orders = {o["number"]: o for o in found}',
+        "for o in found:",
+        '    print(o["number"], o["status"], o["total"], o["shipping"]["city"], o["payments"][0]["payment_method_id"])',
+        '    for l in o["line_items"]:',
+        '        print("", l["item_id"], l["name"], l["price"], *l["options"].values())',
+    ]
+    items = [item for order in shown for item in order["items"]]
+    words = _words(work, items)
+    if words:
+        ids = dict.fromkeys(i["product_id"] for i in items if any(word in i["name"].lower() for word in words))
+        calls += [Call("woocommerce.get_product_details", {"product_id": int(each)}) for each in ids]
+        one = len(words) == 1
+        lines += [
+            *([] if one else [f"words = {literal(words)}"]),
+            'wanted = {l["name"]: l["product_id"] for o in found for l in o["line_items"]}',
+            "for name, id in wanted.items():",
+            f"    if {literal(words[0])} in name.lower():" if one else "    if any(w in name.lower() for w in words):",
+            *_show_variants("        ", "id"),
+        ]
+    return _Cell(lines, calls)
+
+
+def _show_variants(indent: str, product: str) -> list[str]:
+    lines = [
+        f'for v in get_product_details(product_id={product})["variants"]:',
+        '    if v["in_stock"]:',
+        '        print(name, v["item_id"], v["price"], *v["options"].values())',
+    ]
+    return [indent + line for line in lines]
+
+
+def _wanted(work: _Work) -> list[str]:
+    """Names of the products whose variants matter: those of what is exchanged, and those that are asked about."""
+    swaps = [action for _, action in work.writes if action.name in _SWAPS]
+    ids = [each["product_id"] for action in swaps for each in _old(work, action)]
+    ids += [
+        action.arguments["product_id"]
+        for n, action in enumerate(work.task.actions)
+        if action.name == "get_product_details" and n not in work.refused
+    ]
+    return list(dict.fromkeys(work.data["products"][each]["name"] for each in ids))
+
+
+def _words(work: _Work, items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each product that matters and was bought a word of its name that the customer said."""
+    bought = {item["name"] for item in items}
+    words = []
+    for name in _wanted(work):
+        said = [word for word in reversed(name.lower().split()) if len(word) > 2 and word in work.told]
+        if name in bought and said:
+            words.append(said[0])
+    return list(dict.fromkeys(words))
+
+
+def _asked(work: _Work) -> list[_Cell]:
+    """A further look at products that the customer called otherwise than the shop does: the orders tell their names."""
+    items = {item["name"]: item for order in _at_hand(work) for item in order["items"]}
+    words = _words(work, list(items.values()))
+    cells: list[_Cell] = []
+    for name in _wanted(work):
+        if name not in items or any(word in name.lower() for word in words):
+            continue
+        call = Call("woocommerce.get_product_details", {"product_id": int(items[name]["product_id"])})
+        lines = [f"name = {literal(name)}", *_show_variants("", "wanted[name]")]
+        if not words:
+            lines.insert(1, 'wanted = {l["name"]: l["product_id"] for o in found for l in o["line_items"]}')
+        if cells:
+            cells[0].lines += lines[:1] + lines[-3:]
+            cells[0].calls.append(call)
+        else:
+            cells.append(_Cell(lines, [call]))
+    return cells
 
 
 def _order_numbers(work: _Work) -> list[str]:
     return list(dict.fromkeys(a.arguments["order_id"] for a in work.task.actions if "order_id" in a.arguments))
-
-
-def _choose(work: _Work) -> _Cell | None:
-    """Find orders, items, new variants and payment methods in what was fetched; fetch products as needed."""
-    lines: list[str] = []
-    targets = list(dict.fromkeys(a.arguments["order_id"] for _, a in work.writes if "order_id" in a.arguments))
-    for number in targets:
-        if number not in work.variables:
-            name = "order" if len(targets) == 1 else f"order_{targets.index(number) + 1}"
-            about = [
-                each["name"] for _, a in work.writes if a.arguments.get("order_id") == number for each in _old(work, a)
-            ]
-            lines.append(f"{name} = {select_order(work.data['orders'][number], work.orders, about)}")
-            work.variables[number] = name
-    lines += [line for n, action in work.writes for line in _choices(work, n, action)]
-    fetched, calls = _fetch_products(work)
-    lines += fetched
-    lines += [line for n, action in work.writes for line in _new_variants(work, n, action)]
-    return _Cell(lines, calls) if lines else None
 
 
 def _old(work: _Work, action: Action) -> list[Mapping[str, Any]]:
@@ -214,148 +249,69 @@ def _old(work: _Work, action: Action) -> list[Mapping[str, Any]]:
     return [next(each for each in items if each["item_id"] == item_id) for item_id in wanted]
 
 
-def _suffix(work: _Work, position: int) -> str:
-    """Distinguishes the variables of several changes."""
-    writes = [n for n, action in work.writes if "payment_method_id" in action.arguments]
-    return "" if len(writes) < 2 else f"_{writes.index(position) + 1}"
-
-
-def _choices(work: _Work, position: int, action: Action) -> list[str]:
-    """What a change takes from the order and the customer: the items and the payment method."""
-    if "payment_method_id" not in action.arguments:
-        return []
-    suffix, order = _suffix(work, position), work.order(action)
-    variable = work.variables[action.arguments["order_id"]]
-    method = select_method(action.arguments["payment_method_id"], order, work.user, variable)
-    old = _old(work, action)
-    if not old:
-        return [f"method{suffix} = {method}"]
-    items = ", ".join(select_item(each, order, variable) for each in old)
-    lines = [f"items{suffix} = [{items}]", f"method{suffix} = {method}"]
-    if action.name not in _SWAPS:
-        total = f'round(sum(float(i["price"]) for i in items{suffix}), 2)'
-        lines.append(f'print([i["name"] for i in items{suffix}], {total}, method{suffix})')
-    return lines
-
-
-def _fetch_products(work: _Work) -> tuple[list[str], list[Call]]:
-    """Lines and calls that fetch the products of what is exchanged, and those that the customer asks about."""
-    swaps = [(n, action) for n, action in work.writes if action.name in _SWAPS]
-    old = [each for _, action in swaps for each in _old(work, action)]
-    ids = list(dict.fromkeys(each["product_id"] for each in old))
-    lines, calls = [], [Call("woocommerce.get_product_details", {"product_id": int(each)}) for each in ids]
-    if ids:
-        chosen = " + ".join(f"items{_suffix(work, n)}" for n, _ in swaps)
-        lines += [
-            f'wanted = dict.fromkeys(i["product_id"] for i in {chosen})',
-            "products = {p: get_product_details(product_id=p) for p in wanted}",
-        ]
-    asked = [
-        a.arguments["product_id"]
-        for n, a in enumerate(work.task.actions)
-        if a.name == "get_product_details" and n not in work.refused
-    ]
-    for product_id in dict.fromkeys(each for each in asked if each not in ids):
-        name = work.data["products"][product_id]["name"]
-        bought = any(each["name"] == name for order in work.orders for each in order["items"])
-        if not (bought and work.listed):
-            continue
-        find = f'next(l["product_id"] for o in orders for l in o["line_items"] if l["name"] == {literal(name)})'
-        lines += [
-            f"asked = get_product_details(product_id={find})",
-            'print(asked["name"], sum(v["in_stock"] for v in asked["variants"]), "variants in stock")',
-        ]
-        calls.append(Call("woocommerce.get_product_details", {"product_id": int(product_id)}))
-    return lines, calls
-
-
-def _new_variants(work: _Work, position: int, action: Action) -> list[str]:
-    if action.name not in _SWAPS:
-        return []
-    suffix = _suffix(work, position)
-    new = [
-        f"variant(items{suffix}[{n}], {literal(_changes(work, old, new_id))})"
-        for n, (old, new_id) in enumerate(zip(_old(work, action), action.arguments["new_item_ids"], strict=True))
-    ]
-    first = next(n for n, each in work.writes if each.name in _SWAPS) == position
-    return [
-        *(["", _VARIANT] if first else []),
-        f"new{suffix} = [{', '.join(new)}]",
-        f"for old, v in zip(items{suffix}, new{suffix}):",
-        '    print(old["name"], old["price"], "->", v["price"], v["options"])',
-    ]
-
-
-def _changes(work: _Work, old: Mapping[str, Any], new_id: str) -> dict[str, str]:
-    """The options in which the new variant differs from the old item."""
-    options = work.data["products"][old["product_id"]]["variants"][new_id]["options"]
-    return {name: value for name, value in options.items() if old["options"].get(name) != value}
-
-
 def _write(work: _Work) -> list[_Cell]:
     """The changes: in one cell, but for those that the shop refuses, which have one of their own and end it."""
     cells: list[_Cell] = []
     for n, action in work.writes:
-        text, call = _one_write(work, n, action)
+        text, call = _one_write(work, action)
         refused = n in work.refused
         if refused or not cells or cells[-1].refused:
             cells.append(_Cell([], [], refused))
-        cells[-1].lines += text
+        if work.task.communicate and "order_id" in action.arguments:
+            cells[-1].lines += [f"done = {text}", 'print(done["total"], done["payments"])']
+        else:
+            cells[-1].lines.append(text)
         cells[-1].calls.append(call)
     return cells
 
 
-def _one_write(work: _Work, position: int, action: Action) -> tuple[list[str], Call]:
+def _one_write(work: _Work, action: Action) -> tuple[str, Call]:
     given = action.arguments
     if action.name == "modify_user_address":
-        address = select_address(given, work.user, _at_hand(work), ('customer["address"]', work.user["address"]))
+        address = select_address(given, work.user, _by_number(work), ('customer["address"]', work.user["address"]))
         arguments = {"customer_id": work.number, **shop_address(given)}
-        text = f'done = change_customer_address(customer_id=customer["id"], **{address})'
-        return [text, 'print(done["address"])'], Call("woocommerce.change_customer_address", arguments)
-    tool, variable = _ORDER_TOOLS[action.name], work.variables[given["order_id"]]
-    suffix = _suffix(work, position) if "payment_method_id" in given else ""
-    texts = [f'order_id={variable}["number"]']
-    arguments = {"order_id": given["order_id"].lstrip("#")}
+        text = f'change_customer_address(customer_id=customer["id"], **{address})'
+        return text, Call("woocommerce.change_customer_address", arguments)
+    tool, number = _ORDER_TOOLS[action.name], given["order_id"].lstrip("#")
+    arguments = {"order_id": number}
+    address = ""
     if "reason" in given:
-        texts.append(f"reason={literal(given['reason'])}")
         arguments["reason"] = given["reason"]
-    if "address1" in given:
-        former = (f'{variable}["shipping"]', work.order(action)["address"])
-        address = select_address(given, work.user, _at_hand(work), former)
-        texts.append(f"**{address}")
-        arguments |= shop_address(given)
-    if "item_ids" in given:
-        texts.append(f'item_ids=[i["item_id"] for i in items{suffix}]')
-        arguments["item_ids"] = [int(each) for each in given["item_ids"]]
-    if "new_item_ids" in given:
-        texts.append(f'new_item_ids=[v["item_id"] for v in new{suffix}]')
-        arguments["new_item_ids"] = [int(each) for each in given["new_item_ids"]]
+    for name in ("item_ids", "new_item_ids"):
+        if name in given:
+            arguments[name] = [int(each) for each in given[name]]
     if "payment_method_id" in given:
-        texts.append(f"payment_method_id=method{suffix}")
         arguments["payment_method_id"] = given["payment_method_id"]
-    return [f"done = {tool}({', '.join(texts)})", 'print(done["number"], done["status"])'], Call(
-        f"woocommerce.{tool}", arguments
-    )
+    text = call_text(tool, arguments)
+    if "address1" in given:
+        former = (f'orders["{number}"]["shipping"]', work.order(action)["address"])
+        address = select_address(given, work.user, _by_number(work), former)
+        text = f"{text[:-1]}, **{address})"
+        arguments |= shop_address(given)
+    return text, Call(f"woocommerce.{tool}", arguments)
 
 
-def _at_hand(work: _Work) -> list[tuple[str, Mapping[str, Any]]]:
-    """Orders whose addresses an expression can take: those in variables, then all that were listed."""
-    found = [(variable, work.data["orders"][number]) for number, variable in work.variables.items()]
-    if not work.listed:
-        return found
-    return found + [
-        (f'next(o for o in orders if o["shipping"]["city"] == {literal(order["address"]["city"])})', order)
-        for order in work.orders
-        if sum(each["address"]["city"] == order["address"]["city"] for each in work.orders) == 1
-    ]
+def _at_hand(work: _Work) -> list[Mapping[str, Any]]:
+    """The orders that are looked up: those that the customer named, if those are all that matter; else all."""
+    needed = [number for number in _order_numbers(work) if number in work.data["orders"]]
+    if needed and all(number.lower() in work.told for number in needed):
+        return [order for order in work.orders if order["order_id"].lower() in work.told]
+    return work.orders
 
 
-def _hand_over(work: _Work) -> list[_Cell]:
-    given = [action.arguments for action in work.task.actions if action.name == "transfer_to_human_agents"]
-    return [
-        _Cell([call_text("hand_over", arguments)], [Call("support.hand_over", {"summary": arguments["summary"]})])
-        for arguments in given
-    ]
+def _by_number(work: _Work) -> list[tuple[str, Mapping[str, Any]]]:
+    """The same, each with the expression that gives it."""
+    return [(f'orders["{order["order_id"].lstrip("#")}"]', order) for order in _at_hand(work)]
+
+
+def _hand_over(work: _Work, cells: list[_Cell]) -> list[_Cell]:
+    """The hand-over, at the end of the last cell of changes where there is one that went well."""
+    given = [action.arguments for action in work.task.actions if action.name == _HAND_OVER]
+    last = cells[-1] if work.writes and not cells[-1].refused else _Cell([], [])
+    for arguments in given:
+        last.lines.append(call_text("hand_over", arguments))
+        last.calls.append(Call("support.hand_over", {"summary": arguments["summary"]}))
+    return [last] if given and last is not cells[-1] else []
 
 
 _DONE = {

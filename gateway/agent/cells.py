@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.agent.arguments import parse_arguments, tool_message, unknown_function
-from gateway.agent.types import Acted, Action, FunctionTool, Message, Mode, RunCell, ToolCall
+from gateway.agent.types import REPLY, Acted, Action, FunctionTool, Message, Mode, RunCell, ToolCall
 from gateway.types import CallRecord, CellRun, Event, EventSink
 from kernel_pool.types import KernelPoolError
 
@@ -89,11 +89,12 @@ class CellActor:
         return Acted(
             messages=tuple(messages),
             runs=tuple(runs),
-            calls=tuple(call for run in runs for call in run.calls),
+            calls=tuple(call for run in runs for call in run.calls if call.tool != REPLY),
             cells=tuple(run.cell for run in runs),
             unavailable=unavailable,
             cancelled=cancelled,
             paused=paused,
+            answer="" if unavailable or cancelled or not runs else _answer(runs[-1]),
         )
 
     async def _run(self, code: str, sink: EventSink) -> tuple[CellRun | None, bool]:
@@ -122,6 +123,12 @@ class CellActor:
                 await asyncio.wait([task], timeout=self._stop_s)
 
 
+def _answer(run: CellRun) -> str:
+    """What the cell answered the customer; nothing, where it failed afterwards: then the model has to look again."""
+    said = [call for call in run.calls if call.tool == REPLY and call.state == "applied"]
+    return str(said[-1].args["text"]).strip() if said and run.result.status == "ok" else ""
+
+
 def _cell_event(step: int, run: CellRun) -> Event:
     return Event(
         "cell",
@@ -132,7 +139,7 @@ def _cell_event(step: int, run: CellRun) -> Event:
             "envelope": run.envelope,
             "status": run.result.status,
             "ms": round((run.result.ended - run.result.started).total_seconds() * 1000, 1),
-            "calls": [call_summary(call) for call in run.calls],
+            "calls": [call_summary(call) for call in run.calls if call.tool != REPLY],
         },
     )
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from gateway.agent.arguments import parse_arguments, tool_message, unknown_function
-from gateway.agent.types import Acted, Action, FunctionTool, Message, Mode, ToolBroker, ToolCall
+from gateway.agent.types import REPLY, Acted, Action, FunctionTool, Message, Mode, ToolBroker, ToolCall
 from gateway.types import CallRecord, Event, EventSink, Grant
 from servers.errors import ToolError
 from servers.registry import Registry
@@ -26,7 +26,7 @@ def direct_tools(registry: Registry, everyday: Sequence[str], role: Role, limit:
 
     Of more than `limit` the everyday ones first, then the deployment's own, then those from elsewhere.
     """
-    allowed = [tool for tool in registry if role in tool.roles and not tool.operations]
+    allowed = [tool for tool in registry if role in tool.roles and not tool.operations and tool.qualified_name != REPLY]
     allowed.sort(key=lambda tool: (tool.qualified_name not in everyday, tool.foreign is not None))
     chosen = {tool.qualified_name for tool in allowed[:limit]}
     return [name for name in registry.names if name in chosen]

@@ -234,6 +234,9 @@ class _Turn:
         if acted.cancelled:
             return _End("cancelled", "")
         self.paused = acted.paused
+        if acted.answer and not faults:
+            await self.sink(Event("text", {"step": number, "attempt": 1, "text": acted.answer}))
+            return _End("answered", acted.answer)
         return await self._fall_back(number, acted.unavailable) if acted.unavailable else None
 
     def _answer_open_calls(self) -> None:

@@ -17,6 +17,9 @@ FunctionTool = dict[str, Any]
 
 Mode = Literal["cells", "direct"]
 
+#: The tool by which a cell answers the customer. It does nothing itself, and direct calls have no use for it.
+REPLY = "support.reply"
+
 #: Why a turn ended. "sandbox_down": cells cannot run and there is no fallback. "paused": a person has to approve
 #: something first; the customer has been told so.
 EndReason = Literal[
@@ -157,6 +160,8 @@ class Acted:
     cancelled: bool = False
     #: Set when a call waits for a person: nothing more is done in this turn.
     paused: bool = False
+    #: What the last cell answered the customer, having run to its end: the turn is over.
+    answer: str = ""
 
 
 class Actor(Protocol):

@@ -1,4 +1,4 @@
-"""The way out of a conversation that the tools cannot finish."""
+"""Words to the customer, and the way out of a conversation that the tools cannot finish."""
 
 from __future__ import annotations
 
@@ -35,3 +35,14 @@ async def hand_over(
             "SELECT id FROM handover WHERE tenant = %s AND idempotency_key = %s", (ctx.tenant, ctx.idempotency_key)
         )
     return HandOver(id=found[0]["id"], status="waiting")
+
+
+@tool(effect="read", roles=CONVERSATION)
+async def reply(
+    ctx: ToolContext,
+    *,
+    text: Annotated[str, Meta(description="plain text", min_length=1, max_length=8000)],
+) -> str:
+    """Answer the customer from this cell: sent when the cell has run to its end, which ends your turn."""
+    # Nothing is done here: the agent's loop sends what the journal has, and only of a cell that went well.
+    return "sent at this cell's end"

@@ -22,7 +22,8 @@ class Notebook:
     """Runs cells in one namespace of this process; top-level await works, which is how a test makes a cell wait."""
 
     def __init__(self) -> None:
-        self.namespace: dict[str, Any] = {}
+        self.calls: list[CallRecord] = []
+        self.namespace: dict[str, Any] = {"reply": self._reply}
         self.ran: list[str] = []
         self.running = asyncio.Event()
         self.interrupts = 0
@@ -35,6 +36,7 @@ class Notebook:
         if self.down is not None:
             raise self.down
         self.ran.append(code)
+        self.calls = []
         started = datetime.now(UTC)
         status: CellStatus = "ok"
         printed = io.StringIO()
@@ -63,10 +65,15 @@ class Notebook:
             index=len(self.ran),
             code=code,
             result=result,
-            calls=(),
+            calls=tuple(self.calls),
             envelope=envelope,
             envelope_tokens=len(envelope) // 4,
         )
+
+    def _reply(self, text: str) -> None:
+        """The tool, as the journal has it."""
+        cell = f"cell-{len(self.ran)}"
+        self.calls.append(CallRecord("s1", cell, "support.reply", {"text": text}, 0, "read", "applied", False))
 
     async def interrupt(self) -> None:
         self.interrupts += 1

@@ -92,6 +92,34 @@ async def test_several_cells_in_one_reply_run_in_order(double: Endpoint, turns: 
     assert [m["role"] for m in double.requests[1]["messages"][-3:]] == ["tool"] * 3
 
 
+async def test_a_cell_may_answer_and_no_further_request_is_made(double: Endpoint, turns: Turns) -> None:
+    double.script = [runs("total = 42\nreply(f'It is {total}.')"), says("And?")]
+    result = await turns.run()
+    assert_ended(turns, result, "answered")
+    assert result.answer == "It is 42."
+    assert len(double.requests) == 1
+    assert turns.heard("answer") == [{"text": "It is 42."}]
+    assert [event["text"] for event in turns.heard("text")] == ["It is 42."]
+    assert [call for step in result.steps for call in step.calls] == []
+    await turns.run("And?")
+    assert double.requests[1]["messages"][-2] == {"role": "assistant", "content": "It is 42."}
+
+
+async def test_what_a_cell_answered_before_it_failed_is_not_sent(double: Endpoint, turns: Turns) -> None:
+    double.script = [runs("reply('Cancelled.')\n1 / 0"), says("I could not cancel it.")]
+    result = await turns.run()
+    assert_ended(turns, result, "answered")
+    assert result.answer == "I could not cancel it."
+    assert "Cancelled." not in repr(turns.events[1:])
+
+
+async def test_the_last_cell_of_a_reply_has_the_word(double: Endpoint, turns: Turns) -> None:
+    double.script = [runs("reply('First.')", "x = 1"), says("Second.")]
+    assert (await turns.run()).answer == "Second."
+    double.script = [runs("reply('First.')", "reply('Again.')\nreply('Third.')")]
+    assert (await turns.run()).answer == "Third."
+
+
 async def test_an_endless_loop_of_cells_ends_at_the_step_limit(double: Endpoint, turns: Turns) -> None:
     double.script = [runs("print('again')")]
     result = await turns.run(max_steps=4)

@@ -95,10 +95,14 @@ class Conversation:
     registry: Registry = field(default_factory=load_registry)
     pins: Pins = field(default_factory=Pins)
     calls: list[Call] = field(default_factory=list)
+    replies: list[str] = field(default_factory=list)
     namespace: dict[str, Any] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        if name == "support.reply":
+            self.replies.append(arguments["text"])
+            return None
         self.calls.append(Call(name, dict(arguments)))
         if name == "support.hand_over":  # needs the database, which these tests are not about
             return {"id": 1, "status": "waiting"}

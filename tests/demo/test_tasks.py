@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -13,6 +15,10 @@ from shop_double import Conversation, ShopDouble
 from demo import check, tau
 from demo.model.script import Script
 from demo.model.solution import customer_message, solve
+from demo.services import POLICY
+from gateway.agent.prompt import cells_prompt
+from gateway.settings import AgentSettings
+from servers.registry import load_registry
 
 TASKS = tau.load_tasks()
 #: The tasks about which the reference is wrong; see `tau.mixes_items`.
@@ -46,16 +52,45 @@ def corrected(reference: tau.Reference) -> Iterator[tau.Reference]:
         reference._tools.modify_pending_order_items = wrong
 
 
+@cache
+def prompt() -> str:
+    everyday = AgentSettings().everyday_tools
+    return cells_prompt(load_registry(), everyday, shop="demo", policy=POLICY.read_text())
+
+
+def untold(code: str, told: str) -> list[object]:
+    """What a cell names and nobody has told the model: a script that knows more than its prompt would be a cheat."""
+    tree = ast.parse(code)
+    own_words = {
+        id(each)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("reply", "hand_over")
+        for each in ast.walk(call)
+    }
+    named = [
+        each.value
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Constant) and isinstance(each.value, str | int) and id(each) not in own_words
+    ]
+    return [value for value in named if len(str(value)) > 1 and str(value).lower() not in told]
+
+
 def play(script: Script, conversation: Conversation) -> list[str]:
-    """Run the script's cells; where they went otherwise than the script says."""
+    """Run the script's cells; where they went otherwise than the script says, or knew what they could not."""
     surprises = []
+    told = f"{prompt()}\n{script.message}".lower()
     for step in script.steps:
         before = len(conversation.calls)
-        _, error = conversation.run(step.code)
+        if unknown := untold(step.code, told):
+            surprises.append(f"nobody has told the model {unknown}, in:\n{step.code}")
+        shown, error = conversation.run(step.code)
+        told += shown.lower()
         if (error is not None) != step.refused:
             surprises.append(f"error {error!r}, refused {step.refused}, in:\n{step.code}")
         if conversation.calls[before:] != list(step.calls):
             surprises.append(f"calls {conversation.calls[before:]} instead of {step.calls}")
+    if conversation.replies not in ([], [script.answer]):
+        surprises.append(f"replies {conversation.replies}")
     return surprises
 
 
@@ -114,3 +149,14 @@ def test_importing_the_reference_leaves_the_environment_alone() -> None:
     before = dict(os.environ)
     tau.Reference()
     assert dict(os.environ) == before
+
+
+def test_a_cell_that_knows_what_nobody_told_is_found() -> None:
+    code = 'from servers.support import reply\nprint(orders["W1"]["colour"])\nreply(text="Done, 4711.")'
+    assert untold(code, "order w1") == ["colour"]
+
+
+def test_the_answer_comes_from_the_last_cell_where_nothing_is_left_to_be_seen(reference: tau.Reference) -> None:
+    asked, unasked = (next(task for task in TASKS if task.id == id) for id in ("54", "0"))
+    assert "reply(" not in solved(asked, reference)[0].steps[-1].code
+    assert "reply(" in solved(unasked, reference)[0].steps[-1].code

@@ -41,5 +41,18 @@ def test_a_parameter_that_tools_share_is_described_once(text: str) -> None:
     assert text.count("payment_method_id: one of the customer's payment_methods") == 1
 
 
-def test_a_key_that_may_be_absent_is_marked(text: str) -> None:
-    assert "cancel_reason?" in text
+def test_a_key_that_may_be_absent_is_marked_where_it_is_described_and_else_left_out(text: str) -> None:
+    assert "items_modified?: bool (true: " in text
+    assert "cancel_reason" not in text
+    assert ", ...}" in text
+
+
+def test_what_only_reads_is_not_marked(text: str) -> None:
+    assert "[read]" not in text
+    assert "[write]" in text
+
+
+def test_parameters_that_are_a_types_keys_are_named_by_it() -> None:
+    registry = load_registry()
+    text = brief(registry.get(f"woocommerce.{name}") for name in ("lookup_order", "change_order_address"))
+    assert "change_order_address(order_id: int | str, **Address) -> Order" in text

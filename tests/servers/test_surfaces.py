@@ -89,7 +89,8 @@ def test_all_surfaces_agree(tool: Tool) -> None:
     assert exported["annotations"]["destructiveHint"] == (tool.effect == "critical")
 
     line = next(line for line in brief([tool]).splitlines() if line.startswith(f"{tool.name}("))
-    assert f"[{tool.effect}] {tool.summary}" in line
+    assert (tool.summary if tool.effect == "read" else f"[{tool.effect}] {tool.summary}") in line
+    assert "[read]" not in line
     with pytest.raises(ToolInputError) as refused:
         tool.validate({"no_such_argument": 1})
     assert refused.value.data["valid"] == names
