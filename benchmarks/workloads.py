@@ -7,6 +7,7 @@ how much, for what the direct way needs grows with the square of it, and what a 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from demo import tau
 from demo.model.script import Call
 from demo.shop.app import create_app
 from demo.shop.auth import Key
-from demo.shop.seed import build
+from demo.shop.seed import Seed, build
 from gateway.settings import ShopSettings, TenantSettings
 
 _KEY, _SECRET = "ck_bench", "cs_bench"
@@ -54,8 +55,61 @@ print(len(orders), {f"{month} {status}": round(total) for (month, status), total
     return Workload("bi", "The sales by month and status, please.", cell, tuple(_pages(1000)), answer)
 
 
-#: Figure to workload. A ratio's aim is .02.
-WORKLOADS: Mapping[str, Callable[[], Workload]] = {"tokens_bi_ratio": bi}
+def sync() -> Workload:
+    """The copy of 1,000 products; directly their rows alone are read, not yet compared and written."""
+    cell = """\
+from servers.woocommerce import sync_products
+
+report = sync_products(full=True)
+print(report["kinds"] if "kinds" in report else report)
+"""
+    pages = [
+        Call("woocommerce.list_products", {"search": f"series {n:02}", "limit": _PAGE})
+        for n in range(PRODUCTS // _PAGE)
+    ]
+    return Workload("sync", "Bring the copy of the products up to date.", cell, tuple(pages), "The copy is up to date.")
+
+
+def lookup() -> Workload:
+    """One order's state, for a customer who is to be verified first: the least that chat is asked for."""
+    cell = """\
+from servers.support import reply
+from servers.woocommerce import lookup_order, verify_customer
+
+verify_customer(first_name="Yusuf", last_name="Rossi", postcode="19122")
+order = lookup_order(order_id="#W2378156")
+reply(text=f"Hello Yusuf, your order is {order['status']}.")
+"""
+    calls = (
+        Call("woocommerce.verify_customer", {"first_name": "Yusuf", "last_name": "Rossi", "postcode": "19122"}),
+        Call("woocommerce.lookup_order", {"order_id": "#W2378156"}),
+    )
+    request = "Where is my order #W2378156? I am Yusuf Rossi, 19122."
+    return Workload("lookup", request, cell, calls, "Hello Yusuf, your order is completed.", "agent")
+
+
+#: Products of the store that is copied, a hundred to a series.
+PRODUCTS = 1000
+
+
+def store() -> Seed:
+    """The demo's shop, with as many simple products as `PRODUCTS` says in place of its own."""
+    seed = build(tau.load_data())
+    models = list(seed.products.values())
+    products = {}
+    for n in range(PRODUCTS):
+        model, id = models[n % len(models)], 7_000_000_000 + n
+        name = f"{model['name']} series {n // _PAGE:02}"
+        products[id] = model | {"id": id, "name": name, "type": "simple", "variations": [], "sku": f"S-{n}"}
+    return dataclasses.replace(seed, products=products, variations={})
+
+
+#: Figure to workload.
+WORKLOADS: Mapping[str, Callable[[], Workload]] = {
+    "tokens_bi_ratio": bi,
+    "tokens_sync_ratio": sync,
+    "tokens_lookup_ratio": lookup,
+}
 IDS = tuple(WORKLOADS)
 _PEER = "the ratio, had the direct way read every result only once"
 
@@ -69,10 +123,11 @@ def run(ids: set[str]) -> list[Figure]:
 
 
 async def measure(workloads: Mapping[str, Workload]) -> dict[str, tuple[Arm, Arm]]:
-    shop = create_app(build(tau.load_data()), [Key(_KEY, _SECRET)], "bench")
+    shop = create_app(store(), [Key(_KEY, _SECRET)], "bench")
     with served(shop) as url, tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        settings = ShopSettings(url=url, consumer_key=_KEY, consumer_secret=_SECRET)
-        tools = list(dict.fromkeys(call.tool for each in workloads.values() for call in each.calls))
+        settings = ShopSettings(url=url, consumer_key=_KEY, consumer_secret=_SECRET, requests_per_s=10_000)
+        # alike for each, whichever are measured
+        tools = list(dict.fromkeys(call.tool for make in WORKLOADS.values() for call in make().calls))
         async with arms(list(workloads.values()), TenantSettings(shop=settings), Path(folder), tools) as gateway:
             return {
                 id: (await run_arm(gateway, each, "cells"), await run_arm(gateway, each, "direct"))
