@@ -17,6 +17,7 @@ from websockets.typing import Subprotocol
 
 from gateway.auth import Principal
 
+from .body import Body
 from .owners import Owner
 from .passes import HEADER, Passes
 
@@ -62,19 +63,20 @@ class Forwarder:
         await self._http.aclose()
 
     async def http(
-        self, owner: Owner, caller: Principal, scope: Scope, body: bytes, receive: Receive, send: Send, gone: Gone
+        self, owner: Owner, caller: Principal, scope: Scope, body: Body, receive: Receive, send: Send, gone: Gone
     ) -> None:
         """One request to its end, or to the client's. `gone`: returns when the other gateway's lease is over.
 
         Raises:
             Unreachable: there is no answer, and will be none: what the gateway does with the request is refused.
+            ClientGone: in the middle of the body.
         """
         target, method = target_of(scope), scope["method"]
         headers = [(name, value) for name, value in scope["headers"] if _passes_on(name)]
         headers.append((HEADER.encode(), self._passes.make(caller, owner.gateway, method, target).encode()))
-        request = self._http.build_request(method, owner.url + target, headers=headers, content=body)
+        request = self._http.build_request(method, owner.url + target, headers=headers, content=body.content)
         asking = asyncio.create_task(self._http.send(request, stream=True))
-        await _first(asking, _disconnected(receive), gone())
+        await _first(asking, _disconnected(receive, body), gone())
         if not asking.done():
             await _ended(asking)
             raise Unreachable("it does not answer")
@@ -84,7 +86,7 @@ class Forwarder:
             raise Unreachable(str(error)) from error
         try:
             answering = asyncio.create_task(_send_on(response, send))
-            await _first(answering, _disconnected(receive), gone())
+            await _first(answering, _disconnected(receive, body), gone())
             if not answering.done():
                 await _ended(answering)
             elif (broken := answering.exception()) is not None:
@@ -158,7 +160,8 @@ async def _send_on(response: httpx.Response, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _disconnected(receive: Receive, body: Body) -> None:
+    await body.gone_on()  # until then it is the body that comes
     while (await receive())["type"] != "http.disconnect":
         continue
 

@@ -16,6 +16,7 @@ from gateway.completions.conversations import Conversations, Scope, untrusted
 from gateway.completions.errors import OpenAiErrors, refuse
 from gateway.completions.requests import Asked, BadRequest, CompletionRequest, conversation_id, read_request
 from gateway.completions.stream import CompletionStream, failed
+from gateway.peers.bring import Brought, other_owner
 from gateway.routes.access import Caller, GatewayOf
 from gateway.routes.events import Events
 from gateway.routes.problems import Problem, ProblemError, problem_of
@@ -82,6 +83,8 @@ async def complete(
     scope = Scope(tenant, caller.name, body.user or "", x_omniops_customer)
     conversations = Conversations(running.database, running.settings.chat_api.remember_days * _DAY_S)
     session, before = await _session(running, conversations, scope, _conversation(running, request, body), asked)
+    if await other_owner(running, session.id) is not None:
+        return Brought(running, session.id, caller, await request.body())
     events, head = Events(running.settings.server.unread_mb * 2**20), Head.new(body.model)
     task = await running.chat.start(session, asked.message, events.send, before=before)
     headers = {"X-Omniops-Session": session.id}

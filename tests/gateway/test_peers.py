@@ -13,10 +13,15 @@ from typing import Any
 
 import httpx
 import pytest
+from anyio.from_thread import start_blocking_portal
 from httpx_sse import connect_sse
 from jupyter_world import SHOP, wait_for
+from loopback import listening
 from socket_client import socket
 from survival_world import Doomed, World, begin, survival_world, text_of
+
+from demo.model.app import create_app as scripted
+from demo.model.script import Script, Step
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -32,9 +37,9 @@ _SETTINGS = {
 
 
 @contextmanager
-def two(postgres: str, folder: Path) -> Iterator[tuple[World, Doomed, Doomed]]:
+def two(postgres: str, folder: Path, **settings: str) -> Iterator[tuple[World, Doomed, Doomed]]:
     """Two gateways; their world is the first one's."""
-    with survival_world(postgres, folder, **_SETTINGS) as world:
+    with survival_world(postgres, folder, **_SETTINGS, **settings) as world:
         beside = folder / "beside"
         (beside / "data").mkdir(mode=0o700, parents=True)
         uids = range(world.uids.stop, world.uids.stop + 1000)
@@ -92,6 +97,60 @@ def test_each_serves_the_others_sessions_and_goes_on_with_them_when_it_is_gone(p
             assert "value:  41" in third.run(session, "x")["envelope"]
             assert back.get(f"/v1/transcripts/{session}/verification").json()["problems"] == []
             assert back.get("/v1/status").json()["pool"]["leased"] == 0
+
+
+KEEP = Script("keep", "Remember", (Step("kept = 7", ()),), "It is kept.")
+RECALL = Script("recall", "What was it?", (Step("print(kept)", ()),), "Seven.")
+
+
+def test_what_names_its_session_in_the_body_finds_it_too(postgres: str, tmp_path: Path) -> None:
+    model = scripted({each.message: each for each in (KEEP, RECALL)}, "model-key-1234567")
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(listening(model)) as model_url:
+        told = {"OPENAI_BASE_URL": f"{model_url}/v1", "OPENAI_API_KEY": "model-key-1234567"}
+        with two(postgres, tmp_path, **told) as (_, first, second), first.http() as one, second.http() as other:
+            # a chat front end that does not know of sessions
+            said = [{"role": "user", "content": KEEP.message}]
+            begun = one.post("/v1/chat/completions", json={"model": "shop", "messages": said})
+            said += [{"role": "assistant", "content": KEEP.answer}, {"role": "user", "content": RECALL.message}]
+            gone_on = other.post("/v1/chat/completions", json={"model": "shop", "messages": said})
+            assert gone_on.status_code == 200, gone_on.text
+            assert gone_on.json()["choices"][0]["message"]["content"] == RECALL.answer
+            assert gone_on.headers["x-omniops-session"] == begun.headers["x-omniops-session"]
+            said += [{"role": "assistant", "content": RECALL.answer}, {"role": "user", "content": KEEP.message}]
+            streamed = other.post("/v1/chat/completions", json={"model": "shop", "messages": said, "stream": True})
+            assert streamed.headers["x-omniops-session"] == begun.headers["x-omniops-session"]
+            assert streamed.text.rstrip().endswith("data: [DONE]")
+
+            # a model behind MCP
+            session = first.create()
+            first.run(session, "x = 41")
+            assert "42" in _mcp(other, "run_cell", {"code": "x + 1", "session": session})
+
+            # a file that is not held on its way, in pieces as they come
+            def pieces() -> Iterator[bytes]:
+                yield from (bytes([n]) * 2**20 for n in range(5))
+
+            path = f"/v1/sessions/{session}/files/large"
+            assert other.put(path, content=pieces()).status_code == 201
+            told_of = first.run(session, "import os; data = open('large', 'rb').read(); len(data), data[-1]")
+            assert "(5242880, 4)" in told_of["envelope"]
+            assert other.get(path).content == b"".join(pieces())
+
+
+def _mcp(http: httpx.Client, tool: str, arguments: dict[str, Any]) -> str:
+    """Call a tool of the gateway's MCP server; its answer as it comes."""
+    headers = {"accept": "application/json, text/event-stream"}
+    about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    begun = http.post("/mcp", headers=headers, json=_rpc(1, "initialize", about))
+    if id := begun.headers.get("mcp-session-id"):
+        headers["mcp-session-id"] = id
+    answer = http.post("/mcp", headers=headers, json=_rpc(2, "tools/call", {"name": tool, "arguments": arguments}))
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def _rpc(id: int, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
 
 
 def test_a_gateway_that_was_stopped_finds_its_session_taken_and_writes_nothing_more(
