@@ -149,7 +149,7 @@ def test_what_is_too_large_is_refused_and_leaves_nothing(http: httpx.Client, fil
     assert code_of(http.get(f"{files}/hole")) == (413, "file_too_large")
     run(http, files, "f = open('fills', 'wb'); f.write(b'x' * (120 << 20)); f.close()")
     assert code_of(http.put(f"{files}/no-room", content=(b"x" * MB for _ in range(90)))) == (413, "work_folder_full")
-    run(http, files, "os.remove('fills'); os.remove('hole')")
+    run(http, files, "import os; os.remove('fills'); os.remove('hole')")
     names = run(http, files, "print(sorted(os.listdir('.')))")
     assert "huge" not in names
     assert "no-room" not in names
@@ -157,7 +157,7 @@ def test_what_is_too_large_is_refused_and_leaves_nothing(http: httpx.Client, fil
 
 
 def test_a_folder_is_listed_by_pages(http: httpx.Client, files: str) -> None:
-    run(http, files, "os.mkdir('many')\nfor n in range(7): open(f'many/{n}', 'w').close()")
+    run(http, files, "import os; os.mkdir('many')\nfor n in range(7): open(f'many/{n}', 'w').close()")
     found, after, pages = [], "", 0
     while after is not None:
         page = http.get(files, params={"path": "many", "limit": 3, "after": after}).json()
