@@ -336,14 +336,14 @@ async def test_bodies_that_are_no_messages_harm_nobody(place: Place) -> None:
 async def test_mcp_inspector_lists_calls_and_reads(place: Place) -> None:
     http = (f"{place.url}/mcp", "--transport", "http", "--header", f"Authorization: Bearer {SHOP}")
     stdio = (sys.executable, "-m", "gateway.cli", "mcp", "serve")
-    for how in (http, stdio):
-        tools = await place.inspect(*how, "--method", "tools/list")
-        assert tools["tools"][0]["name"] == "run_cell"
-        run = ("--method", "tools/call", "--tool-name", "run_cell", "--tool-arg", "code=print(6 * 7)")
-        ran = await place.inspect(*how, *run)
-        assert "42" in ran["content"][0]["text"]
-        listed = await place.inspect(*how, "--method", "resources/list")
-        uri = listed["resources"][0]["uri"]
-        assert uri == f"transcript://{ran['structuredContent']['session']}"
-        read = await place.inspect(*how, "--method", "resources/read", "--uri", uri)
-        assert "42" in read["contents"][0]["text"]
+    run = ("--method", "tools/call", "--tool-name", "run_cell", "--tool-arg", "code=print(6 * 7)")
+    tools = await place.inspect(*http, "--method", "tools/list")
+    assert tools["tools"][0]["name"] == "run_cell"
+    ran = await place.inspect(*http, *run)
+    assert "42" in ran["content"][0]["text"]
+    listed = await place.inspect(*http, "--method", "resources/list")
+    uri = listed["resources"][0]["uri"]
+    assert uri == f"transcript://{ran['structuredContent']['session']}"
+    read = await place.inspect(*http, "--method", "resources/read", "--uri", uri)
+    assert "42" in read["contents"][0]["text"]
+    assert "42" in (await place.inspect(*stdio, *run))["content"][0]["text"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import PLACES
+from places import PLACES_OF_USE
 
 _END_TIMEOUT_S = 60
 
@@ -89,7 +89,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=PLACES_OF_USE)
 def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
     config: dict[str, Any] = {"preload": [], "memory_mb": 192, "processes": 32, "start_timeout_s": 60}
     name, host = "omniops-local", ""

@@ -17,7 +17,7 @@ import pytest_asyncio
 from attack import LIMITS, error, output
 from freezing import descendants, lives, ticks_used, until_busy
 from groups import FREEZERS, found_without, give, groups_of
-from places import PLACES, place_factory
+from places import PLACES_OF_USE, place_factory
 from pools import pool_config
 
 from kernel_pool.cgroups import Cgroups
@@ -51,7 +51,7 @@ OVER = Exit(ExitReason.SHUTDOWN, "the test is over")
 #: Ways to freeze a local kernel: by cgroups of version 2 or 1, by signals.
 LOCAL = ("cgroup2", "cgroup1", "signals")
 LOCAL_PARAMS = [pytest.param(way, marks=[pytest.mark.cgroup(way)] if way in FREEZERS else []) for way in LOCAL]
-WAYS = [way for place in PLACES for way in (LOCAL_PARAMS if place == "local" else (place,))]
+WAYS = [way for place in PLACES_OF_USE for way in (LOCAL_PARAMS if place == "local" else (place,))]
 
 
 def cgroups_of(way: str, folder: Path) -> Cgroups:
@@ -90,7 +90,7 @@ async def frozen(
     request: pytest.FixtureRequest, runtime_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Frozen]:
     way = request.param
-    place = way if way in PLACES else "local"
+    place = way if way in PLACES_OF_USE else "local"
     if place == "local":
         give(monkeypatch, cgroups_of(way, tmp_path))
     pool = Pool(pool_config(runtime_dir, limits=LIMITS), place_factory(request, place))

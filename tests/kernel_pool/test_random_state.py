@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from attack import output
-from places import PLACES, place_factory
+from places import PLACES_OF_USE, place_factory
 from pools import pool_config
 
 from kernel_pool.kernel import Kernel
@@ -21,7 +21,7 @@ Pair = tuple[Kernel, Kernel]
 _PRELOAD = ("numpy", "pandas", "pyarrow", "pyarrow.compute", "duckdb", "secrets", "ssl", "uuid")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLACES)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLACES_OF_USE)
 async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
     """Two kernels of one template (in containers: of one image)."""
     with tempfile.TemporaryDirectory(prefix="okp-") as folder:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from attack import PRELUDE, error, output
-from places import PLACES, place_factory
+from places import PLACES_OF_USE, place_factory
 from pools import pool_config
 
 from kernel_pool.files import WorkFolder
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 _sequence = count(1)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLACES)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLACES_OF_USE)
 async def stock_pool(request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
     with tempfile.TemporaryDirectory(prefix="okp-") as folder:
         pool = Pool(pool_config(Path(folder) / "run", kernel="stock"), place_factory(request, request.param))

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from attack import output
 from doomed_pool import CELL, SESSION, configured, place_of
-from places import PLACES
+from places import PLACES_OF_USE
 
 from kernel_pool.kernel import Kernel
 from kernel_pool.place import Place
@@ -80,7 +80,7 @@ class World:
             await pool.close()
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=PLACES_OF_USE)
 def world(request: pytest.FixtureRequest, runtime_dir: Path) -> Iterator[World]:
     if request.param == "local":
         world = World(runtime_dir, "local", "", "")
