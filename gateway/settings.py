@@ -28,6 +28,7 @@ from .settings_jupyter import JupyterSettings
 from .settings_kernels import CellSettings, CheckSettings, DockerSettings, FileSettings, PoolSettings, ProfileSettings
 from .settings_operations import MetricsSettings, ReadySettings, TracingSettings
 from .settings_peers import PeerSettings
+from .settings_scraping import EndpointSettings, ScrapingSettings
 from .settings_tenants import ShopSettings, SupabaseSettings, TenantSettings
 from .settings_transcripts import TranscriptSettings
 
@@ -44,6 +45,7 @@ __all__ = [
     "CredentialSettings",
     "DatabaseSettings",
     "DockerSettings",
+    "EndpointSettings",
     "FileSettings",
     "FindingSettings",
     "IdentitySettings",
@@ -59,6 +61,7 @@ __all__ = [
     "PoolSettings",
     "ProfileSettings",
     "ReadySettings",
+    "ScrapingSettings",
     "ServerSettings",
     "Settings",
     "SettingsError",

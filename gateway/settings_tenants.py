@@ -9,6 +9,7 @@ from pydantic import Field, HttpUrl, SecretStr, model_validator
 
 from .settings_approvals import WriteCaps
 from .settings_group import Group
+from .settings_scraping import ScrapingSettings
 from .settings_sync import SyncSettings
 
 
@@ -63,6 +64,7 @@ class SupabaseSettings(Group):
 class TenantSettings(Group):
     shop: ShopSettings | None = Field(None, description="The tenant's store; None: no store tools.")
     supabase: SupabaseSettings | None = Field(None, description="The tenant's own tables; None: none.")
+    scraping: ScrapingSettings = Field(ScrapingSettings(), description="Crawls of sites, and what embeds their pages.")
     token: SecretStr | None = Field(None, description="Access token that reaches this tenant alone.")
     policy_file: Path | None = Field(None, description="Text file with the shop's policy, put into the agent's prompt.")
     mcp_file: Path | None = Field(None, description="`.mcp.json` with MCP servers of this tenant's own.")

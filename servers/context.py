@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import httpx
 
 from .errors import ToolError
+from .scraping.rules import Rules
 from .supabase.project import SupabaseProject
 
 
@@ -79,6 +80,8 @@ class Embedder(Protocol):
     dimensions: int
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]: ...
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]: ...
 
 
 class SessionPins(Protocol):
@@ -163,6 +166,8 @@ class ToolContext:
     embedder: Embedder | None = None
     #: The tenant's own tables.
     supabase: SupabaseProject | None = None
+    #: What the tenant's crawls may do.
+    scraping: Rules = field(default_factory=Rules)
     #: Why `shop` or `supabase` is None, by that name, where the tenant has one that cannot be used as it is.
     unusable: Mapping[str, ToolError] = field(default_factory=dict, repr=False)
     #: The tenant's credentials that the tool's record names, and no others.

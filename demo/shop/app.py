@@ -11,7 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from demo.shop import reports, routes, staff
+from demo.shop import pages, reports, routes, staff
 from demo.shop.auth import Call, Key, KeyNotAllowed, Keys
 from demo.shop.responses import API, ShopError, respond
 from demo.shop.seed import Seed
@@ -30,8 +30,12 @@ def create_app(shop: Seed | Store, keys: Sequence[Key], control_token: str) -> S
     async def control(request: HttpRequest) -> Response:
         return _control(request, store, control_token)
 
+    async def page(request: HttpRequest) -> Response:
+        return _page(request, store)
+
     return Starlette(
         routes=[
+            *(Route(path, page) for path in ("/", "/robots.txt", "/sitemap.xml", "/product/{slug}/")),
             Route(API + "{path:path}", wc, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             Route("/_double/state", control, methods=["GET"]),
             Route("/_double/written", control, methods=["GET"]),
@@ -63,6 +67,19 @@ def _answer(request: HttpRequest, raw: bytes, store: Store, keys: Keys) -> Respo
         known = known or isinstance(error, KeyNotAllowed)
         return respond(error.status, error.body(), base=base, known=known, allow=allow)
     return respond(answer.status, answer.body, base=base, known=known, allow=allow, headers=answer.headers)
+
+
+def _page(request: HttpRequest, store: Store) -> Response:
+    base = f"{request.url.scheme}://{request.url.netloc}"
+    match request.url.path:
+        case "/":
+            return Response(pages.storefront(store), media_type="text/html")
+        case "/robots.txt":
+            return Response(pages.robots(base), media_type="text/plain")
+        case "/sitemap.xml":
+            return Response(pages.sitemap(store, base), media_type="application/xml")
+    found = pages.product_page(store, base, request.path_params["slug"])
+    return Response(found or "There is no such product.", 200 if found else 404, media_type="text/html")
 
 
 def _json_body(raw: bytes) -> dict[str, object]:

@@ -16,6 +16,7 @@ from gateway.settings import Settings, ShopSettings
 from gateway.types import Grant
 from servers.context import Embedder, SessionPins, Shop, SyncLimits, ToolContext
 from servers.errors import ToolDenied, ToolError, UpstreamError
+from servers.scraping.rules import Endpoint, Rules
 from servers.supabase.connections import Connections
 from servers.supabase.project import SupabaseProject
 from servers.tool import Tool
@@ -124,6 +125,7 @@ class Contexts:
                 database=self._database.tenant(grant.tenant),
                 embedder=self._embedder,
                 supabase=await usable("supabase", self.supabase(grant.tenant)) if has_tables else None,
+                scraping=await self._scraping(grant.tenant, tool),
                 unusable=unusable,
                 credentials=await self._credentials(grant.tenant, tool.credentials) if tool.credentials else {},
             )
@@ -154,6 +156,25 @@ class Contexts:
             webhook_secret=await self._value(tenant, shop.webhook_secret),
             sync=SyncLimits(**shop.sync.model_dump()),
         )
+
+    async def _scraping(self, tenant: str, tool: Tool) -> Rules:
+        """What the tenant's crawls may do; of others' tools nothing is looked up.
+
+        Raises:
+            CredentialMissing: a setting of it refers to one.
+        """
+        configured = self._tenants.get(tenant)
+        if configured is None or tool.server != "scraping":
+            return Rules()
+        settings = configured.scraping
+        endpoint = settings.endpoint
+        limits = settings.model_dump(exclude={"endpoint", "page_mb"})
+        if endpoint is None:
+            found = None
+        else:
+            asked = endpoint.model_dump(exclude={"url", "key"})
+            found = Endpoint(url=str(endpoint.url), key=await self._value(tenant, endpoint.key), **asked)
+        return Rules(page_bytes=int(settings.page_mb * 1024 * 1024), endpoint=found, **limits)
 
     async def supabase(self, tenant: str) -> SupabaseProject | None:
         """The tenant's own tables, if it has any.

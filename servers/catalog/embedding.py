@@ -68,6 +68,21 @@ class MiniLm:
         by_position = dict(zip(order, vectors, strict=True))
         return [by_position[i] for i in range(len(texts))]
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, also beyond what the model reads; the two around every text are not counted.
+
+        Raises:
+            ModelMissing
+        """
+        return [len(e) for e in self._counter.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    @cached_property
+    def _counter(self) -> Tokenizer:
+        counter = Tokenizer.from_file(str(_file_of(*VOCABULARY)))
+        counter.no_truncation()
+        counter.no_padding()
+        return counter
+
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(_file_of(*VOCABULARY)))

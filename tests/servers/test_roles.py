@@ -16,6 +16,8 @@ from servers.tool import EVERYBODY, Role, Tool, tool
 MORE = {
     "catalog.get_complete_page_details",
     "catalog.search_by_category",
+    "scraping.get_page",
+    "scraping.search_pages",
     "supabase.count_rows",
     "supabase.describe_table",
     "supabase.list_tables",
