@@ -17,6 +17,7 @@ from gateway.commands.approvals import calls
 from gateway.commands.audit import show_audit
 from gateway.commands.credentials import app as credentials
 from gateway.commands.keys import app as keys
+from gateway.commands.load import load
 from gateway.commands.mcp import app as mcp
 from gateway.commands.sync import sync
 from gateway.commands.tools import app as tools
@@ -46,6 +47,7 @@ app.add_typer(calls, name="calls")
 app.add_typer(credentials, name="credentials")
 app.add_typer(keys, name="keys")
 app.command("audit")(show_audit)
+app.command("load")(load)
 app.command("work")(show_work)
 app.command("sync")(sync)
 
@@ -123,17 +125,6 @@ def chat(
         console.print(f"session {view.session}", style="dim", highlight=False)
     if view.reason not in ("answered", "paused"):
         raise typer.Exit(1)
-
-
-@app.command()
-def load(
-    tenant: TenantOption, data_dir: DataDirOption = None, url: UrlOption = None, token: ClientTokenOption = None
-) -> None:
-    """Fill the product catalogue of a tenant from its store, through a running gateway."""
-    with client_for(data_dir, url, token, silence_s=None) as client:
-        report = client.post(f"/v1/tenants/{tenant}/catalog")
-    counts = ", ".join(f"{report[name]} {name}" for name in ("created", "updated", "unchanged", "deleted"))
-    print(f"{report['products']} products, {report['variants']} variants ({counts}) in {report['seconds']:.1f} s")
 
 
 @app.command()

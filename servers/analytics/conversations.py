@@ -20,10 +20,14 @@ conv AS MATERIALIZED (
            count(*) AS messages, count(*) FILTER (WHERE role = 'customer') AS asked,
            count(*) FILTER (WHERE role = 'customer' AND cardinality(intents) > 1) AS several,
            count(*) FILTER (WHERE btrim(text) = '') AS empty,
+           -- as a list of messages in JSON has them
+           sum(octet_length(text) + octet_length(conversation) + 120) AS bytes,
            count(*) FILTER (WHERE role = 'customer' AND cardinality(intents) = 0) AS unlabelled,
            coalesce(string_agg(nullif(array_to_string(intents, ' '), ''), ' ' ORDER BY seq), '') AS said
     FROM chat_message WHERE started >= %(since)s AND started < %(until)s GROUP BY conversation
 ),
+weight AS (SELECT jsonb_build_object('rows', coalesce(sum(messages), 0), 'bytes', coalesce(sum(bytes), 0)) AS weight
+           FROM conv),
 shape AS MATERIALIZED (
     SELECT said, conversations, path, split_part(said, ' ', -1) AS last,
            path <> '{}' AS request, handed,
@@ -50,10 +54,16 @@ def words(goals: list[str]) -> dict[str, object]:
 
 
 async def one(ctx: ToolContext, sql: str, parameters: Mapping[str, object]) -> dict[str, Any]:
-    """The one row of a statement that may take memory."""
+    """The one row of a statement that may take memory, less its column `weight`: the rows that it went through, and
+    the bytes that they would have been in a model's context.
+    """
     async with database_of(ctx).transaction() as rows:
         await _prepare(rows)
-        return (await rows.fetch(sql, parameters))[0]
+        found = (await rows.fetch(sql, parameters))[0]
+    weight = found.pop("weight")
+    ctx.meter.rows += weight["rows"]
+    ctx.meter.direct_bytes += weight["bytes"]
+    return found
 
 
 async def batches(
@@ -68,4 +78,9 @@ async def batches(
 
 
 async def _prepare(rows: Rows) -> None:
-    await rows.execute("SELECT set_config('work_mem', %s, true), set_config('jit', 'off', true)", (WORK_MEM,))
+    # no loops over loops: of rows that were loaded just now the planner knows nothing, and takes them for few
+    await rows.execute(
+        "SELECT set_config('work_mem', %s, true), set_config('jit', 'off', true),"
+        " set_config('enable_nestloop', 'off', true)",
+        (WORK_MEM,),
+    )

@@ -12,7 +12,7 @@ import msgspec
 from ..context import Rows, TenantDatabase
 
 #: Rows that go in one statement.
-MOST = 5_000
+MOST = 2_000
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

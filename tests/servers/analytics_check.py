@@ -122,3 +122,60 @@ def open_questions(frame: pd.DataFrame) -> Counter[str]:
         left = row["request"] and not row["resolved"] and not row["handed"] and row["last"] != "unanswered"
         why["left"] += bool(left and last_request)
     return why
+
+
+NO_GOODS = {"POST", "DOT", "C2", "M", "D", "S", "B", "CRUK", "AMAZONFEE", "BANK CHARGES"}
+
+
+def kinds(lines: pd.DataFrame) -> pd.Series:
+    """What each line counts as, of a frame with the columns number, sku, name, quantity, price."""
+    total = lines["quantity"] * lines["price"]
+    repeated = lines.duplicated(["number", "sku", "name", "quantity", "price"])
+    test = lines["sku"].str.lower().str.startswith("test") | lines["name"].str.lower().str.startswith("test")
+    kind = pd.Series("sold", index=lines.index)
+    kind[(total < 0) | (lines["quantity"] < 0)] = "returned"
+    kind[total == 0] = "free"
+    kind[(total == 0) & (lines["quantity"] < 0)] = "correction"
+    kind[lines["sku"].str.upper().isin(NO_GOODS)] = "other"
+    kind[repeated] = "duplicate"
+    kind[test] = "test"
+    kind[lines["number"].str.startswith("A")] = "unpaid"
+    return kind
+
+
+def sales(lines: pd.DataFrame) -> dict[str, Any]:
+    kind = kinds(lines)
+    total = lines["quantity"] * lines["price"]
+    sold = lines[kind == "sold"].assign(total=total, sku=lines["sku"].str.upper())
+    products = sold.groupby("sku")["total"].sum().sort_values(ascending=False)
+    months = sold.groupby(sold["created"].dt.strftime("%Y-%m"))["total"].sum()
+    return {
+        "revenue": float(sold["total"].sum()),
+        "returned": float(-total[kind == "returned"].sum()),
+        "other": float(total[kind == "other"].sum()),
+        "orders": int(sold["number"].nunique()),
+        "customers": int(sold["customer"].nunique()),
+        "units": float(sold["quantity"].sum()),
+        "months": {month: round(value, 2) for month, value in months.items()},
+        "products": {sku: round(value, 2) for sku, value in products.head(10).items()},
+        "kinds": {name: int(n) for name, n in kind.value_counts().items()},
+    }
+
+
+def retention(lines: pd.DataFrame) -> dict[str, Any]:
+    orders = (
+        lines.assign(total=lines["quantity"] * lines["price"])
+        .groupby("number")
+        .agg(total=("total", "sum"), customer=("customer", "first"), created=("created", "first"))
+    )
+    # of decimals that add up to nothing, floats leave something
+    good = orders[(orders["total"] > 1e-6) & orders["customer"].notna() & ~orders.index.str.startswith("A")]
+    month = good["created"].dt.year * 12 + good["created"].dt.month
+    first = month.groupby(good["customer"]).transform("min")
+    table = good.assign(first=first, later=month - first).groupby(["first", "later"])["customer"].nunique()
+    several = good.groupby("customer").size() > 1
+    return {
+        "customers": int(good["customer"].nunique()),
+        "repeat": int(several.sum()),
+        "cells": {(f"{(f - 1) // 12}-{(f - 1) % 12 + 1:02d}", later): int(n) for (f, later), n in table.items()},
+    }

@@ -78,12 +78,17 @@ def small(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("source", ["small", "real"])
-async def test_the_figures_are_what_pandas_reckons(tools: Bench, database: Database, small: Path, source: str) -> None:
+async def test_the_figures_are_what_pandas_reckons(
+    tools: Bench, database: Database, small: Path, tmp_path: Path, source: str
+) -> None:
     if source == "real" and not REAL.exists():
         pytest.skip(f"{REAL} is not there (OMNIOPS_DATA names the folder)")
     if source == "real":
-        await load(database, REAL, where={"domain": "media"}, begins=BEGINS)
-        loaded = frame_of(REAL, domain="media")
+        whole = pd.read_parquet(REAL)
+        part = tmp_path / "part.parquet"
+        whole[whole["conversation_id"].str.startswith("0")].to_parquet(part)  # a sixteenth
+        await load(database, part, where={"domain": "fastfood"}, begins=BEGINS)
+        loaded = frame_of(part, domain="fastfood")
     else:
         await load(database, small)
         loaded = frame_of(small)
@@ -219,7 +224,8 @@ async def test_a_file_that_is_loaded_again_changes_nothing(tools: Bench, databas
     assert await load(database, small, begins=BEGINS) == len(SMALL)
     before = await tools.call("analytics.customer_journey")
     assert await load(database, small) == 0
-    assert await tools.call("analytics.customer_journey") == before
+    after = await tools.call("analytics.customer_journey")
+    assert after | {"run": None} == before | {"run": None}
 
 
 def test_a_file_without_the_columns_says_which(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated, TypedDict
 
 from msgspec import Meta
 
 from ...context import ToolContext
 from ...errors import ToolInputError
-from ...tool import STAFF, tool
+from ...tool import STAFF
+from ...work import Progress, Report, work
 from ..conversations import CONVERSATIONS, one, words
 from ..span import Share, Since, Top, Until, rate, span_of
 from ..words import ANSWERED, GOALS, REQUEST, Patterns, like
@@ -27,7 +29,7 @@ class Reached(TypedDict):
     lost_after: Annotated[list[Share], Meta(description="their last words")]
 
 
-class Funnel(TypedDict):
+class Funnel(Report):
     since: str
     until: str
     steps: list[Reached]
@@ -45,7 +47,7 @@ STEPS = (
 _MOST = 8
 
 
-@tool(effect="read", roles=STAFF)
+@work(workload="report", effect="read", roles=STAFF)
 async def conversation_funnel(
     ctx: ToolContext,
     *,
@@ -53,7 +55,7 @@ async def conversation_funnel(
     until: Until = "",
     steps: Annotated[list[Step], Meta(max_length=_MOST)] = [],  # noqa: B006 - never changed
     top: Top = 3,
-) -> Funnel:
+) -> AsyncIterator[Progress | Funnel]:
     """How many conversations get how far, step by step, and after which words those leave that do not.
 
     A step is reached where one of its words comes after one of the step before it. `answered`, the end of a turn of our
@@ -74,7 +76,7 @@ async def conversation_funnel(
         lost AS (SELECT far, last AS name, sum(conversations) AS count,
                         row_number() OVER (PARTITION BY far ORDER BY sum(conversations) DESC, last) AS place
                  FROM got GROUP BY far, last)
-        SELECT (SELECT coalesce(jsonb_object_agg(far, n), '{{}}')
+        SELECT (SELECT weight FROM weight), (SELECT coalesce(jsonb_object_agg(far, n), '{{}}')
                 FROM (SELECT far, sum(conversations) AS n FROM got GROUP BY far) f) AS far,
                (SELECT coalesce(jsonb_agg(jsonb_build_object('far', far, 'name', name, 'count', count) ORDER BY place),
                                 '[]') FROM lost WHERE place <= %(top)s) AS lost""",  # noqa: S608 - put together from constants
@@ -94,7 +96,7 @@ async def conversation_funnel(
             Reached(step=step["name"], conversations=count, share=rate(count, whole), lost=far[n], lost_after=after)
         )
     worst = max(told[1:], key=lambda step: step["lost"])
-    return Funnel(
+    yield Funnel(
         since=span.told[0],
         until=span.told[1],
         steps=told,

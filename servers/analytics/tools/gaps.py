@@ -13,6 +13,7 @@ from ...context import ToolContext
 from ...errors import ToolDenied
 from ...table import Table
 from ...tool import STAFF, tool
+from ...work import Progress, Report, work
 from ..clusters import cluster, unlike
 from ..conversations import CONVERSATIONS, batches, one, words
 from ..span import Dirt, Share, Since, Top, Until, dirt, rate, span_of
@@ -28,7 +29,7 @@ class Gap(TypedDict):
     why: list[Share]
 
 
-class Gaps(TypedDict):
+class Gaps(Report):
     since: str
     until: str
     questions: Annotated[int, Meta(description="without a good answer")]
@@ -92,7 +93,7 @@ _GAPS = f"""{_QUESTIONS},
 whole AS MATERIALIZED (
     SELECT *, cardinality(regexp_split_to_array(question, '\\s+')) >= {_WORDS} AS speaks FROM question
 )
-SELECT
+SELECT (SELECT weight FROM weight),
   (SELECT jsonb_build_object('questions', count(*) FILTER (WHERE speaks),
       'conversations', count(DISTINCT conversation) FILTER (WHERE speaks),
       'wordings', count(DISTINCT question) FILTER (WHERE speaks),
@@ -107,7 +108,7 @@ SELECT
 """  # noqa: S608 - put together from constants
 
 
-@tool(effect="read", roles=STAFF)
+@work(workload="report", effect="read", roles=STAFF)
 async def content_gaps(
     ctx: ToolContext,
     *,
@@ -115,7 +116,7 @@ async def content_gaps(
     until: Until = "",
     top: Top = 10,
     wordings: Annotated[int, Meta(description="different questions that are compared", ge=10, le=2000)] = 500,
-) -> Gaps:
+) -> AsyncIterator[Progress | Gaps]:
     """Questions that got no good answer, those of one meaning together, the most frequent first.
 
     No good answer: out of the service's domain, the agent's turn ended without one, a person had to take over, or the
@@ -126,7 +127,7 @@ async def content_gaps(
     totals, questions = found["totals"], found["questions"]
     clusters, courtesies = await _clusters(ctx, questions)
     left_out = totals["questions"] - sum(q["asked"] for q in questions)
-    return Gaps(
+    yield Gaps(
         since=span.told[0],
         until=span.told[1],
         questions=totals["questions"],

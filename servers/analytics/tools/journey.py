@@ -11,6 +11,7 @@ from msgspec import Meta
 from ...context import ToolContext
 from ...table import Table
 from ...tool import STAFF, tool
+from ...work import Progress, Report, work
 from ..conversations import CONVERSATIONS, batches, one, words
 from ..span import Dirt, Share, Since, Top, Until, dirt, rate, span_of
 from ..words import GOALS, Patterns
@@ -38,7 +39,7 @@ class Path(TypedDict):
     share: float
 
 
-class Journey(TypedDict):
+class Journey(Report):
     since: str
     until: str
     conversations: int
@@ -80,7 +81,7 @@ _TOTALS = f"""(SELECT jsonb_build_object(
   {_SPREAD.format(x="extract(epoch FROM took)::float8 / 60", source=_RESOLVED + " AND dated")} AS minutes"""  # noqa: S608 - put together from constants
 
 _JOURNEY = f"""
-WITH {CONVERSATIONS} SELECT {_TOTALS},
+WITH {CONVERSATIONS} SELECT (SELECT weight FROM weight), {_TOTALS},
   (SELECT coalesce(jsonb_agg(r), '[]') FROM (
      SELECT intent, sum(conversations) AS conversations,
             coalesce(sum(conversations) FILTER (WHERE resolved), 0) AS resolved
@@ -98,7 +99,7 @@ WITH {CONVERSATIONS} SELECT {_TOTALS},
 """  # noqa: S608 - put together from constants
 
 
-@tool(effect="read", roles=STAFF)
+@work(workload="report", effect="read", roles=STAFF)
 async def customer_journey(
     ctx: ToolContext,
     *,
@@ -106,7 +107,7 @@ async def customer_journey(
     until: Until = "",
     goals: Goals = [],  # noqa: B006 - never changed
     top: Top = 10,
-) -> Journey:
+) -> AsyncIterator[Progress | Journey]:
     """How conversations went: how many, how long, resolved, converted, common paths, where people left.
 
     Conversations are counted that began in the span, whole. Resolved: it had a request (an intent that is no greeting,
@@ -117,7 +118,7 @@ async def customer_journey(
     found = await one(ctx, _JOURNEY, {**span.parameters, **words(goals or list(GOALS)), "top": top})
     totals, given = found["totals"], found["input"]
     left = totals["with_request"] - totals["resolved"] - totals["handed_over"]
-    return Journey(
+    yield Journey(
         since=span.told[0],
         until=span.told[1],
         messages=given["messages"],
