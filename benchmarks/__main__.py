@@ -25,6 +25,7 @@ MODULES = (
     "benchmarks.pool",
     "benchmarks.containers",
     "benchmarks.sessions",
+    "benchmarks.sync",
     "benchmarks.tasks",
     "benchmarks.workloads",
 )

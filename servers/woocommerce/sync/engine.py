@@ -31,7 +31,7 @@ MARGIN = timedelta(minutes=2)
 _LISTS: dict[Kind, tuple[str, Parameters]] = {
     "products": ("products", {"status": "any", "_fields": ",".join(PRODUCT_FIELDS)}),
     "customers": ("customers", {"role": "all", "_fields": ",".join(CUSTOMER_FIELDS)}),
-    "orders": ("orders", {"status": "any", "dp": 2, "_fields": ",".join(ORDER_FIELDS)}),
+    "orders": ("orders", {"status": "any", "_fields": ",".join(ORDER_FIELDS)}),
 }
 
 
@@ -266,9 +266,10 @@ class _Sync:
         async with self.task.database.transaction() as rows:
             if now.full:
                 await self._delete(rows)
-                state.full_at = now.started if not now.doubt else state.full_at
             await copy.forget_gone(rows, self.kind)
-            state.read_until = _store_time(now.began, now.started)
+            if not now.doubt:  # else the next run reads what this one may have missed
+                state.full_at = now.started if now.full else state.full_at
+                state.read_until = _store_time(now.began, now.started)
             state.current = None
             await copy.save(rows, self.kind, state)
         state.version += 1
