@@ -46,6 +46,7 @@ Act: TypeAlias = Literal[
     "credentials",
     "keys",
     "audit",
+    "gdpr",  # files with what is kept of one person
 ]
 
 KEY_ROLES: tuple[KeyRole, ...] = get_args(KeyRole)
@@ -81,6 +82,7 @@ MAY: Mapping[Act, frozenset[CallerRole]] = MappingProxyType(
         "credentials": _ADMIN,
         "keys": _ADMIN,
         "audit": _ADMIN,
+        "gdpr": _ADMIN,
     }
 )
 
@@ -99,7 +101,7 @@ SESSIONS: Mapping[CallerRole, frozenset[SessionRole]] = MappingProxyType(
 
 #: Kept in the audit, whatever comes of them.
 ADMINISTRATIVE: frozenset[Act] = frozenset(
-    {"transcripts.record", "transcripts.erase", "approvals.decide", "tools.decide", "credentials", "keys"}
+    {"transcripts.record", "transcripts.erase", "approvals.decide", "tools.decide", "credentials", "keys", "gdpr"}
 )
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])

@@ -22,6 +22,7 @@ from gateway.routes import (
     chat,
     completions,
     credentials,
+    exports,
     files,
     imports,
     keys,
@@ -101,6 +102,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         mcp_servers,
         tools,
         work,
+        exports,
     )
     for part in parts:
         app.include_router(part.router)

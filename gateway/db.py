@@ -131,6 +131,13 @@ class Database:
             self._url, autocommit=True, row_factory=dict_row, connect_timeout=max(1, timeout)
         )
 
+    def blocking(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """The same for a thread, in a transaction that only reads, all of it as of one moment. Raises psycopg.Error."""
+        timeout = int(self._settings.connect_timeout_s)
+        connection = psycopg.connect(self._url, connect_timeout=max(1, timeout))
+        connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
+        return connection
+
     async def fetch(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
         async with self._own.connection() as connection:
             return await (await connection.execute(sql.encode(), parameters)).fetchall()

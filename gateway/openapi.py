@@ -18,6 +18,7 @@ TAGS = [
     {"name": "transcripts", "description": "What happened: search, read, verify, replay, erase."},
     {"name": "tools", "description": "What cells can call."},
     {"name": "work", "description": "Long work of tools: how far it is, what it took."},
+    {"name": "exports", "description": "Files with what is kept of one person."},
 ]
 _TOKEN = {
     "type": "http",

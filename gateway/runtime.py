@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
 
 import httpx
 import msgspec
@@ -34,6 +33,7 @@ from gateway.credentials.vault import Vault
 from gateway.data_dir import DataDir, DataDirError, remove_runtime_dir, runtime_dir
 from gateway.db import Database, DatabaseError
 from gateway.direct_steps import DirectSteps
+from gateway.gdpr.office import Office, open_office
 from gateway.identity.audit import Audit
 from gateway.identity.identity import Identity
 from gateway.identity.keys import NewKey
@@ -58,7 +58,7 @@ from gateway.session_rows import SessionRows
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.start_error import StartError
-from gateway.starting import cancelled, checker_of, model_of, open_database_url, spool_of
+from gateway.starting import cancelled, checker_of, model_of, open_database_url, policies_of, spool_of
 from gateway.tokens import prepare
 from gateway.tool_catalogue import Catalogue
 from gateway.tool_vectors import ToolVectors
@@ -77,9 +77,6 @@ from kernel_pool.types import KernelPoolError
 from servers.catalog.embedding import MiniLm
 from servers.errors import ToolNotFound
 from servers.registry import Collision, Registry, load_registry
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -115,6 +112,7 @@ class Gateway:
     work: WorkRuns
     replayer: Replayer
     eraser: Eraser
+    office: Office
     scrubber: Scrubber
     data_dir: DataDir
     vault: Vault
@@ -171,7 +169,7 @@ async def _start(
     observers: tuple[BoundaryObserver, ...],
     clock: Clock,
 ) -> Gateway:
-    policies = _policies(settings)
+    policies = policies_of(settings)
     registry = registry or _registry(settings)
     mcp_configs = read_configs(settings, registry.documents)
     _check_everyday_tools(settings, registry)
@@ -284,6 +282,10 @@ async def _start(
     desk = Desk(approvals, settings.approvals, decided=decided, clock=clock, scrubber=scrubber)
     eraser = Eraser(database, sessions, transcripts, index, peers.mirror)
     stack.push_async_callback(cancelled, asyncio.create_task(eraser.retain(kept.keep_days)))
+    office = await open_office(
+        settings.gdpr, database, data_dir, peers.owners.id, journal, upkeep, transcripts, contexts, sessions, eraser
+    )
+    stack.push_async_callback(office.close)
     sessions.ran.append(metrics.ran)
     sessions.admit.append(identity.allowance.begin)
     for work in (
@@ -294,6 +296,7 @@ async def _start(
         upkeep.run(),
         peers.owners.run(),
         eraser.follow(peers.owners.id),
+        office.run(),
     ):
         stack.push_async_callback(cancelled, asyncio.create_task(work))
     chat = Chat(
@@ -334,6 +337,7 @@ async def _start(
         index=index,
         work=runs,
         eraser=eraser,
+        office=office,
         replayer=Replayer(
             rows=rows,
             pool=pool,
@@ -364,18 +368,6 @@ async def _start(
 def _broker_rules(settings: Settings) -> dict[str, float]:
     """What kernels know of their broker, beside its socket: a call waits as long for a gateway as its kernel lives."""
     return {"patience_s": settings.pool.orphan_grace_s}
-
-
-def _policies(settings: Settings) -> dict[str, str]:
-    found = {}
-    for name, tenant in settings.tenants.items():
-        if tenant.policy_file is None:
-            continue
-        try:
-            found[name] = tenant.policy_file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise StartError(f"tenants.{name}.policy_file {tenant.policy_file} cannot be read: {error}.") from error
-    return found
 
 
 def _registry(settings: Settings) -> Registry:

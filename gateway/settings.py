@@ -22,6 +22,7 @@ from .settings_approvals import ApprovalSettings, ApproverSettings, WriteCaps
 from .settings_calls import BrokerSettings, FindingSettings, McpSettings, ObservingSettings
 from .settings_errors import explain, explain_json, explain_variables
 from .settings_front import ChatApiSettings, McpServerSettings
+from .settings_gdpr import GdprSettings
 from .settings_group import Group
 from .settings_identity import IdentitySettings, JwtSettings, LimitSettings
 from .settings_jupyter import JupyterSettings
@@ -48,6 +49,7 @@ __all__ = [
     "EndpointSettings",
     "FileSettings",
     "FindingSettings",
+    "GdprSettings",
     "IdentitySettings",
     "JupyterSettings",
     "JwtSettings",
@@ -183,6 +185,7 @@ class Settings(BaseSettings):
     approvals: ApprovalSettings = ApprovalSettings()
     database: DatabaseSettings = DatabaseSettings()
     transcripts: TranscriptSettings = TranscriptSettings()
+    gdpr: GdprSettings = GdprSettings()
     credentials: CredentialSettings = CredentialSettings()
     peers: PeerSettings = PeerSettings()
     identity: IdentitySettings = IdentitySettings()

@@ -41,6 +41,19 @@ def spool_of(data_dir: Path) -> Spool:
         raise StartError(f"The folder {data_dir / 'reads'} cannot be used: {error.strerror}.") from error
 
 
+def policies_of(settings: Settings) -> dict[str, str]:
+    """By tenant, where it has one. Raises StartError."""
+    found = {}
+    for name, tenant in settings.tenants.items():
+        if tenant.policy_file is None:
+            continue
+        try:
+            found[name] = tenant.policy_file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StartError(f"tenants.{name}.policy_file {tenant.policy_file} cannot be read: {error}.") from error
+    return found
+
+
 def model_of(stack: AsyncExitStack, settings: Settings) -> ModelClient | str:
     """The client, or why there is none."""
     if settings.openai_api_key is None and settings.openai_base_url is None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import httpx
 
 from .errors import ToolError
+from .gdpr.office import DataProtection
 from .scraping.rules import Rules
 from .supabase.project import SupabaseProject
 
@@ -168,6 +169,8 @@ class ToolContext:
     supabase: SupabaseProject | None = None
     #: What the tenant's crawls may do.
     scraping: Rules = field(default_factory=Rules)
+    #: What the gateway keeps of people, for those who may give it out or erase it.
+    data_protection: DataProtection | None = field(default=None, repr=False)
     #: Why `shop` or `supabase` is None, by that name, where the tenant has one that cannot be used as it is.
     unusable: Mapping[str, ToolError] = field(default_factory=dict, repr=False)
     #: The tenant's credentials that the tool's record names, and no others.

@@ -122,6 +122,11 @@ class WriteBehind:
             self._freight.hurry()
             await asyncio.gather(*(asyncio.shield(each.written) for each in tuple(self._sessions[session])))
 
+    async def flush_all(self) -> None:
+        """The same for every session. Raises NotJournaled."""
+        for session in tuple(self._sessions):
+            await self.flush(session)
+
     async def close(self, timeout_s: float) -> None:
         """Wait a little for what is on its way, then close."""
         self._send_unsent()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
 import httpx
@@ -16,6 +16,7 @@ from gateway.settings import Settings, ShopSettings
 from gateway.types import Grant
 from servers.context import Embedder, SessionPins, Shop, SyncLimits, ToolContext
 from servers.errors import ToolDenied, ToolError, UpstreamError
+from servers.gdpr.office import DataProtection
 from servers.scraping.rules import Endpoint, Rules
 from servers.supabase.connections import Connections
 from servers.supabase.project import SupabaseProject
@@ -88,6 +89,8 @@ class Contexts:
         self._vault = vault
         self._tenants = settings.tenants
         self._connections = Connections()
+        #: What is kept of people, for one call under this key; None: nobody gives it out here.
+        self.data_protection: Callable[[Grant, str], DataProtection] | None = None
         self.secrets = Secrets() if secrets is None else secrets
         self.secrets.add(secrets_of(settings))
 
@@ -126,11 +129,18 @@ class Contexts:
                 embedder=self._embedder,
                 supabase=await usable("supabase", self.supabase(grant.tenant)) if has_tables else None,
                 scraping=await self._scraping(grant.tenant, tool),
+                data_protection=self._data_protection(grant, tool, idempotency_key),
                 unusable=unusable,
                 credentials=await self._credentials(grant.tenant, tool.credentials) if tool.credentials else {},
             )
         except CredentialMissing as error:
             raise refusal(str(error), tool=tool.qualified_name) from None
+
+    def _data_protection(self, grant: Grant, tool: Tool, key: str) -> DataProtection | None:
+        """For the tools of `gdpr` and no others: nobody else's code reaches all that is kept of a tenant's people."""
+        if self.data_protection is None or tool.server != "gdpr" or grant.role != "operator":
+            return None
+        return self.data_protection(grant, key)
 
     async def shop(self, tenant: str) -> Shop | None:
         """The tenant's store, if it has one.

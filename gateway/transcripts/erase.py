@@ -5,11 +5,12 @@ The last line says which contents were removed, when and why; without it a tombs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import orjson
 
-from gateway.transcripts.output_file import remove_outputs
+from gateway.transcripts.output_file import folder_of, remove_outputs
 from gateway.transcripts.record import Line, Record, erase_line, read_lines
 from gateway.transcripts.transcript import Transcript
 
@@ -17,10 +18,11 @@ from gateway.transcripts.transcript import Transcript
 _ERASED = ("session", "message", "cell", "step")
 
 
-def erase(transcript: Transcript, reason: str, by: str) -> int:
+def erase(transcript: Transcript, reason: str, by: str, which: Callable[[bytes], bool] | None = None) -> int:
     """Remove all contents of a transcript that nobody adds to meanwhile, and the notebook's; how many were removed.
 
-    The erasure is on the record before anything is gone. What was cut off in between is done by the next one.
+    `which`: says of a line, as it stands in the file, whether its content goes; None: every one's does. The erasure is
+    on the record before anything is gone. What was cut off in between is done by the next one.
 
     Raises:
         RecordDamaged: it is not as it was written; nothing was removed.
@@ -29,15 +31,33 @@ def erase(transcript: Transcript, reason: str, by: str) -> int:
     """
     transcript.load()
     record, header = transcript.record, transcript.fold.header
-    named = [line.seq for line in _lines(record) if line.kind in _ERASED and not line.erased]
+    named = [
+        line.seq
+        for line in _lines(record)
+        if line.kind in _ERASED and not line.erased and (which is None or which(line.encode()))
+    ]
+    if which is not None and not named:
+        return 0
+    title = "" if which is None or 1 in named else header.title  # line 1 has it
     about = {"lines": named, "reason": reason, "by": by}
-    about |= {"role": header.role, "title": "", "state": header.state, "created": header.created.isoformat()}
+    about |= {"role": header.role, "title": title, "state": header.state, "created": header.created.isoformat()}
     record.append([("erasure", orjson.dumps(about))])
+    spooled = _spooled(record, transcript.path, frozenset(named))
     record.rewrite(_without(record, frozenset(named)))
-    remove_outputs(transcript.path)
+    if which is None:
+        remove_outputs(transcript.path)
+    for path in spooled:
+        path.unlink(missing_ok=True)
     transcript.load()
     transcript.write_now()
     return len(named)
+
+
+def _spooled(record: Record, notebook: Path, erased: frozenset[int]) -> list[Path]:
+    """The files of outputs that these lines name."""
+    files = list(folder_of(notebook).glob("*.jsonl"))
+    found = [line.encode() for line in _lines(record) if line.seq in erased] if files else []
+    return [path for path in files if any(path.name.encode() in raw for raw in found)]
 
 
 def _lines(record: Record) -> Iterator[Line]:

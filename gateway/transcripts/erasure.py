@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -58,8 +59,10 @@ class Eraser:
         self._index = index
         self._mirror = mirror
 
-    async def erase(self, session: str, reason: str, by: str) -> int:
+    async def erase(self, session: str, reason: str, by: str, which: Callable[[bytes], bool] | None = None) -> int:
         """Remove what a session said and made, from its files and from the database; the number of lines emptied.
+
+        With `which` only contents of lines of which it says so, from the record alone.
 
         Raises:
             StillOpen
@@ -73,14 +76,20 @@ class Eraser:
         await self._sessions.fetch(info.id, info.tenant)
         known: Head | None = await self._index.head(session)
         transcript = await asyncio.to_thread(self._store.open, header, known)
-        # whatever comes of it, somebody asked for it
-        await Audit(self._database).note(by, info.tenant, "transcript.erase", session)
-        removed = await asyncio.to_thread(erase, transcript, reason, by)
+        if which is None:  # whatever comes of it, somebody asked for it
+            await Audit(self._database).note(by, info.tenant, "transcript.erase", session)
+        removed = await asyncio.to_thread(erase, transcript, reason, by, which)
+        if which is not None:
+            if not removed:
+                return 0
+            await Audit(self._database).note(by, info.tenant, "transcript.erase", f"{session}, {removed} lines")
         if self._store.spooling.room is not None:
             self._store.spooling.room.forget(info.tenant)
         if self._mirror is not None:
             await self._mirror.replace(transcript.record)
         await self._index.put(transcript.facts)
+        if which is not None:
+            return removed
         async with self._database.connection() as connection, connection.transaction():
             for statement in _BLANK:
                 await connection.execute(statement.encode(), (session,))

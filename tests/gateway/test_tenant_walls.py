@@ -200,6 +200,7 @@ async def test_every_route_says_what_it_does(walls: Walls) -> None:
     assert None not in routes.values()
     assert {route for route, found in routes.items() if found == "public"} == {
         "GET /.well-known/oauth-protected-resource/mcp",
+        "GET /v1/exports/{link}",
         "GET /healthz",
         "GET /readyz",
         "OPTIONS /api",
@@ -263,6 +264,7 @@ WHO_MAY = {
     "credentials": "admin",
     "keys": "admin",
     "audit": "admin",
+    "gdpr": "admin",
 }
 
 

@@ -50,7 +50,8 @@ def test_the_agent_has_its_everyday_tools_and_no_others(registry: Registry) -> N
 def test_an_analyst_reads_and_changes_nothing(registry: Registry) -> None:
     may = [each for each in registry if allowed("analyst", each)]
     assert {each.effect for each in may} == {"read"}
-    assert {each.name for each in registry if each.effect == "read"} == {each.name for each in may}
+    reads = {each.name for each in registry if each.effect == "read" and each.server != "gdpr"}  # all of a person
+    assert reads == {each.name for each in may}
 
 
 def test_an_operator_may_call_every_tool_of_the_store(registry: Registry) -> None:

@@ -1,0 +1,1 @@
+"""One person's data: everything about them given out as a file, or erased."""
