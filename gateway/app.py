@@ -29,6 +29,7 @@ from gateway.routes import (
     mcp,
     mcp_servers,
     operations,
+    savings,
     sessions,
     tools,
     transcripts,
@@ -101,6 +102,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         mcp,
         mcp_servers,
         tools,
+        savings,
         work,
         exports,
     )

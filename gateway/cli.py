@@ -1,4 +1,6 @@
-"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials, keys, audit, work, sync."""
+"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials, keys, audit, work, savings,
+sync.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ from gateway.commands.credentials import app as credentials
 from gateway.commands.keys import app as keys
 from gateway.commands.load import load
 from gateway.commands.mcp import app as mcp
+from gateway.commands.savings import show_savings
 from gateway.commands.sync import sync
 from gateway.commands.tools import app as tools
 from gateway.commands.transcripts import app as transcripts
@@ -49,6 +52,7 @@ app.add_typer(keys, name="keys")
 app.command("audit")(show_audit)
 app.command("load")(load)
 app.command("work")(show_work)
+app.command("savings")(show_savings)
 app.command("sync")(sync)
 
 DataDirOption = Annotated[

@@ -54,6 +54,7 @@ from gateway.operations.readiness import Readiness, readiness_of
 from gateway.peers.together import Peers, open_peers
 from gateway.postgres import PostgresError
 from gateway.profiles import profile_for
+from gateway.savings import Savings
 from gateway.session_rows import SessionRows
 from gateway.sessions import Sessions
 from gateway.settings import Settings
@@ -110,6 +111,7 @@ class Gateway:
     index: Index
     #: Long work of tools.
     work: WorkRuns
+    savings: Savings
     replayer: Replayer
     eraser: Eraser
     office: Office
@@ -336,6 +338,7 @@ async def _start(
         upkeep=upkeep,
         index=index,
         work=runs,
+        savings=Savings(database, settings.savings, settings.model),
         eraser=eraser,
         office=office,
         replayer=Replayer(

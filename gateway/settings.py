@@ -27,7 +27,7 @@ from .settings_group import Group
 from .settings_identity import IdentitySettings, JwtSettings, LimitSettings
 from .settings_jupyter import JupyterSettings
 from .settings_kernels import CellSettings, CheckSettings, DockerSettings, FileSettings, PoolSettings, ProfileSettings
-from .settings_operations import MetricsSettings, ReadySettings, TracingSettings
+from .settings_operations import MetricsSettings, ReadySettings, SavingsSettings, TracingSettings
 from .settings_peers import PeerSettings
 from .settings_scraping import EndpointSettings, ScrapingSettings
 from .settings_tenants import ShopSettings, SupabaseSettings, TenantSettings
@@ -63,6 +63,7 @@ __all__ = [
     "PoolSettings",
     "ProfileSettings",
     "ReadySettings",
+    "SavingsSettings",
     "ScrapingSettings",
     "ServerSettings",
     "Settings",
@@ -192,6 +193,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     mcp: McpSettings = McpSettings()
     metrics: MetricsSettings = MetricsSettings()
+    savings: SavingsSettings = SavingsSettings()
     ready: ReadySettings = ReadySettings()
     tracing: TracingSettings = TracingSettings()
     model: ModelSettings = ModelSettings()

@@ -20,6 +20,21 @@ class MetricsSettings(Group):
     lag_every_s: float = Field(1.0, gt=0, description="Seconds between two measurements of the event loop's lag.")
 
 
+class SavingsSettings(Group):
+    currency: str = Field("USD", min_length=1, max_length=16, description="What `omniops savings` counts in.")
+    per_dollar: float = Field(1.0, gt=0, description="What a US dollar is worth in it.")
+    price_input: float | None = Field(
+        None, ge=0, description="US dollars per million input tokens, for the ledger. None: as `model` has it."
+    )
+    price_cached: float | None = Field(None, ge=0, description="Likewise cached input tokens.")
+    price_output: float | None = Field(None, ge=0, description="Likewise output tokens.")
+    bytes_per_token: float = Field(
+        4.0,
+        ge=1,
+        description="By which the bytes of long work are reckoned; real rows have fewer: it is cautious.",
+    )
+
+
 class ReadySettings(Group):
     timeout_s: float = Field(2.0, gt=0, description="Time for one condition of `/readyz`; then it does not hold.")
     again_s: float = Field(1.0, ge=0, description="How long an answer holds: more questions in that time cost nothing.")

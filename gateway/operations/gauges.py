@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 from psycopg_pool import PoolTimeout
 
+from gateway.savings import Saving
 from kernel_pool.pool import ProfileStatus
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ _WAITING = "SELECT count(*)::int AS n FROM approval WHERE state = 'pending'"
 async def exposition(gateway: Gateway) -> bytes:
     """Everything, in Prometheus's text format. Figures of a database that does not answer in time are left out."""
     approvals: int | None = None
+    savings: tuple[Saving, ...] = ()
     with contextlib.suppress(TimeoutError, PoolTimeout, psycopg.Error):
         async with asyncio.timeout(gateway.settings.metrics.query_s):
             row = await gateway.database.fetch_one(_WAITING)
             approvals = None if row is None else row["n"]
+            savings = await gateway.savings.day()
     moment = CollectorRegistry()
-    moment.register(_Moment(gateway, approvals))
+    moment.register(_Moment(gateway, approvals, savings))
     return generate_latest(gateway.metrics.registry) + generate_latest(moment)
 
 
@@ -45,6 +48,7 @@ async def exposition(gateway: Gateway) -> bytes:
 class _Moment(Collector):
     gateway: Gateway
     approvals: int | None
+    savings: tuple[Saving, ...]
 
     def describe(self) -> list[Metric]:
         return []
@@ -58,10 +62,28 @@ class _Moment(Collector):
         if self.approvals is not None:
             waiting = {"": float(self.approvals)}
             yield _gauge("approvals_waiting", "Calls that wait for a person, of all gateways.", "", waiting)
+        yield from _savings(self.gateway, self.savings)
         ready = {name: 0.0 if why else 1.0 for name, why in self.gateway.readiness.latest.items()}
         yield _gauge("ready", "Whether a condition of /readyz held when it was last asked.", "condition", ready)
         yield _gauge("draining", "Whether the gateway is about to stop.", "", {"": float(self.gateway.drain.begun)})
         yield _gauge("info", "The gateway's version.", "version", {version("omniops-kernels"): 1.0})
+
+
+def _savings(gateway: Gateway, savings: tuple[Saving, ...]) -> Iterator[Metric]:
+    """Of all gateways, in the last day; both ways side by side, so that a graph shows either and their difference."""
+    labels = ["tenant", "workload", "way"]
+    tokens = GaugeMetricFamily("omniops_day_tokens", "Tokens of the last 24 hours, had or reckoned.", labels=labels)
+    cost = GaugeMetricFamily("omniops_day_cost", "What they cost, in savings.currency.", labels=labels)
+    sums: dict[tuple[str, str, str], list[float]] = {}
+    for each in savings:
+        ways = {"cells": (each.tokens, each.cost), "direct": (each.direct_tokens, each.direct_cost)}
+        for way, values in ways.items():
+            told = sums.setdefault((gateway.metrics.tenant(each.tenant), each.workload, way), [0.0, 0.0])
+            told[:] = [a + b for a, b in zip(told, values, strict=True)]
+    for key, (counted, paid) in sums.items():
+        tokens.add_metric(key, counted)
+        cost.add_metric(key, paid)
+    yield from (tokens, cost)
 
 
 def _gauge(name: str, what: str, label: str, values: dict[str, float] | dict[str, int]) -> GaugeMetricFamily:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
+import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks import tasks, workloads
 from benchmarks.traditional import Arm
+from gateway.cli import app
+from gateway.commands import savings
+from gateway.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "savings.md").read_text()
 
@@ -57,3 +64,34 @@ def test_the_copy_is_made_and_a_look_up_takes_one_request(measured: dict[str, tu
     assert "'created': 1000" in measured["tokens_sync_ratio"][0].envelopes[0]
     cells, direct = measured["tokens_lookup_ratio"]
     assert (cells.usage["requests"], direct.usage["requests"]) == (1, 3)
+
+
+def test_the_ledgers_settings_and_commands_are_there() -> None:
+    [toml] = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.M | re.S)
+    assert Settings(**tomllib.loads(toml)).savings.currency == "EUR"
+    commands = re.findall(r"^omniops (savings.*)$", PAGE, re.M)
+    assert len(commands) == 2
+    for command in commands:
+        asked: dict[str, str] = {}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(savings, "client_for", lambda *_, asked=asked, **__: _Ledger(asked))
+            done = CliRunner().invoke(app, shlex.split(command), catch_exceptions=False)
+        assert "6.1" in done.output
+        assert datetime.fromisoformat(asked["since"]) < datetime.now(UTC)
+
+
+class _Ledger:
+    """A gateway's answer; tests/gateway/test_operations.py asks a real one."""
+
+    def __init__(self, asked: dict[str, str]) -> None:
+        self._asked = asked
+
+    def __enter__(self) -> _Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def get(self, path: str, params: dict[str, str]) -> dict[str, object]:
+        self._asked |= params
+        saving = {"tenant": "demo", "workload": "chat", "runs": 1, "tokens": 3, "direct_tokens": 9}
+        return {"currency": "USD", "savings": [saving | {"cost": 1.0, "direct_cost": 7.1, "saved": 6.1}]}

@@ -26,7 +26,8 @@ from gateway.app import create_app
 from gateway.operations.metrics import Few, Metrics
 from gateway.operations.request_ids import request_id
 from gateway.runtime import Gateway, open_gateway
-from gateway.settings import MetricsSettings, ModelSettings
+from gateway.savings import Savings
+from gateway.settings import MetricsSettings, ModelSettings, SavingsSettings
 from gateway.tokens import RequestTokens, TurnTokens, Usage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -233,3 +234,71 @@ async def test_no_token_gets_into_the_log(served: Served, log: Log) -> None:
     text = log.getvalue()
     assert text.count('"event": "request"') >= 5 * len(SECRETS)
     assert not [secret for secret in SECRETS if secret in text]
+
+
+# -- savings --
+
+_USAGE = {
+    "usage": {"input": 3_000_000, "cached": 1_000_000, "output": 100_000},
+    "direct_usage": {"input": 10_000_000, "cached": 6_000_000, "output": 50_000},
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def saved(served: Served) -> Served:
+    """A turn of either tenant, an old one, and a sync of one of them."""
+    database = served.gateway.database
+    for tenant in ("shop", "other"):
+        session = await served.gateway.sessions.create(tenant, "t", "agent", kernel=False)
+        for index, days in ((1, 0), (2, 40)):
+            await database.execute(
+                "INSERT INTO turn (session, index, mode, messages, reason, usage, started, ended)"
+                " VALUES (%s, %s, 'cells', '[]', 'answered', %s::json, now(), now() - make_interval(days => %s))",
+                (session.id, index, json.dumps(_USAGE), days),
+            )
+    await database.execute(
+        "INSERT INTO work_run (tenant, workload, tool, session, call, direct_bytes, report_bytes)"
+        " VALUES ('shop', 'sync', 'x.sync', 's', 'c', 4000000, 400)"
+    )
+    return served
+
+
+async def savings(served: Served, token: str, **asked: str) -> httpx.Response:
+    async with served.client(token) as http:
+        return await http.get("/v1/savings", params=asked)
+
+
+async def test_the_ledger_tells_by_tenant_and_workload_in_money(saved: Served) -> None:
+    found = (await savings(saved, OPERATOR)).json()
+    assert found["currency"] == "USD"
+    chat = {"runs": 1, "tokens": 3_100_000, "direct_tokens": 10_050_000}
+    # two dollars a million of input, half a dollar of cached, eight of output
+    chat |= {"cost": 4 + 0.5 + 0.8, "direct_cost": 8 + 3 + 0.4, "saved": 6.1}
+    chat |= {"cost_uncached": 6.8, "direct_cost_uncached": 20.4}
+    sync = {"runs": 1, "tokens": 100, "direct_tokens": 1_000_000, "cost": 0.0002, "direct_cost": 2.0, "saved": 1.9998}
+    expected = [("other", "chat", chat), ("shop", "chat", chat), ("shop", "sync", sync)]
+    assert [(each["tenant"], each["workload"]) for each in found["savings"]] == [each[:2] for each in expected]
+    for each, (_, _, figures) in zip(found["savings"], expected, strict=True):
+        assert {name: each[name] for name in figures} == pytest.approx(figures)
+    older = await savings(saved, OPERATOR, tenant="other", since="2020-01-01T00:00:00Z")
+    assert [each["runs"] for each in older.json()["savings"]] == [2]
+
+
+async def test_a_tenant_sees_its_own_savings_alone(saved: Served) -> None:
+    assert {each["tenant"] for each in (await savings(saved, OTHER)).json()["savings"]} == {"other"}
+    assert (await savings(saved, OTHER, tenant="shop")).status_code == 403
+    assert (await savings(saved, READER)).status_code == 403
+
+
+async def test_the_last_day_is_in_the_metrics_both_ways(saved: Served) -> None:
+    of = {"tenant": "shop", "workload": "sync"}
+    assert await saved.value("omniops_day_tokens", way="direct", **of) == 1_000_000
+    assert await saved.value("omniops_day_cost", way="cells", **of) == pytest.approx(0.0002)
+
+
+async def test_prices_and_currency_are_settings(saved: Served) -> None:
+    settings = SavingsSettings(currency="EUR", per_dollar=0.5, price_input=10.0)
+    ledger = Savings(saved.gateway.database, settings, ModelSettings())
+    [sync] = [each for each in await ledger.day() if each.workload == "sync"]
+    assert sync.direct_cost == pytest.approx(5.0)
+    assert ledger.currency == "EUR"
