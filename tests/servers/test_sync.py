@@ -203,6 +203,28 @@ async def test_variations_that_cannot_be_read_are_told_and_kept(world: SyncWorld
     assert report["counts"]["products"] == counts(unchanged=9)
 
 
+async def test_variations_are_read_several_at_once_across_windows_and_past_simple_products(world: SyncWorld) -> None:
+    for product in sorted(world.shop.products._seed)[1::2]:
+        world.shop.products.put(world.shop.products.edit(product) | {"type": "simple", "variations": []})
+    together, waiting = asyncio.Event(), 0
+
+    def instead(path: str, query: dict[str, str]) -> Any:
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            nonlocal waiting
+            waiting += 1
+            if waiting == 3:
+                together.set()
+            await together.wait()
+            await world.app.app(scope, receive, send)
+
+        return answer if path.endswith("/variations") and not together.is_set() else None
+
+    world.app.instead = instead
+    async with asyncio.timeout(30):
+        report = await world.sync(["products"])
+    assert report["counts"]["products"] == counts(created=9)
+
+
 async def test_a_page_that_is_too_large_is_asked_for_in_parts(world: SyncWorld) -> None:
     narrow = replace(world, limits=replace(world.limits, page_size=9, page_bytes=6000))
     report = await narrow.sync(["products"])

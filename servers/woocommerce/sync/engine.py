@@ -89,6 +89,17 @@ class _Family:
     complete: bool = True
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """One window's own rows."""
+
+    covered: Covered
+    rows: list[Row]
+    failures: list[Failure]
+    #: Products that can have no variations.
+    childless: list[int]
+
+
 @dataclass
 class _Sync:
     """The sync of one kind."""
@@ -123,12 +134,20 @@ class _Sync:
             doubt=now.doubt,
             began=now.began,
         )
-        async with aclosing(listing.windows()) as windows:
-            async for covered in windows:
-                now.doubt, now.began, now.total = listing.doubt, listing.began, covered.total
-                async with aclosing(self._window(covered)) as steps:
-                    async for _ in steps:
-                        yield self._progress()
+        # one more, as a window among them takes a place and no request
+        work = in_order(self._jobs(listing), self._done, self.task.in_flight + 1)
+        families: list[_Family] = []
+        async with aclosing(work) as results:
+            async for result in results:
+                now.doubt, now.began = listing.doubt, listing.began
+                if isinstance(result, _Family):
+                    families.append(result)
+                    if sum(len(each.rows) for each in families) < BATCH:
+                        continue
+                    await self._write_some(families)
+                else:
+                    await self._write_window(result, families)
+                families = []
                 yield self._progress()
         await self._end()
         yield self._progress()
@@ -141,56 +160,67 @@ class _Sync:
 
     async def _begin(self) -> None:
         """Go on with the pass that was interrupted, or begin one."""
-        task, now = self.task, datetime.now(UTC)
+        task = self.task
         async with task.database.transaction() as rows:
             state = self._state = await copy.load(rows, self.kind)
-        old = state.current
-        fresh = old is not None and now - datetime.fromisoformat(old.started) < timedelta(
-            hours=task.limits.resume_hours
-        )
-        if old is not None and fresh and task.full in (None, old.full):
-            self._pass, self.resumed = old, True
-            return
-        due = not state.full_at or now - datetime.fromisoformat(state.full_at) >= timedelta(
-            hours=task.limits.full_pass_hours
-        )
+        limits, old = task.limits, state.current
+        due = not state.full_at or _age(state.full_at) >= timedelta(hours=limits.full_pass_hours)
         # wc/v3 does not list customers by when they were modified
         full = self.kind == "customers" or not state.read_until or (due if task.full is None else task.full)
-        self._pass = Pass(full=full, since="" if full else state.read_until, started=now.isoformat())
+        wanted = old is not None and (task.full is None or old.full == full)
+        if old is not None and wanted and _age(old.started) < timedelta(hours=limits.resume_hours):
+            self._pass, self.resumed = old, True
+            return
+        self._pass = Pass(full=full, since="" if full else state.read_until, started=datetime.now(UTC).isoformat())
         state.current = self._pass
         async with task.database.transaction() as rows:
             await copy.forget_gone(rows, self.kind)
             await copy.save(rows, self.kind, state)
         state.version += 1
 
-    async def _window(self, covered: Covered) -> AsyncGenerator[None, None]:
-        """Write a window, its products' variations first, in transactions that each keep how far it is."""
-        now = self._pass
-        read, failures = self._rows(self.kind, covered.items)
-        if covered.lost:
-            failures.append(Failure(kind=self.kind, id=0, reason=covered.lost))
-        families: list[_Family] = []
-        if self.kind == "products":
-            parents = [raw for raw in covered.items if id_of(raw) in read and id_of(raw) not in now.parents]
-            async with aclosing(in_order(parents, self._family, self.task.in_flight)) as answers:
-                async for family in answers:
-                    families.append(family)
-                    if sum(len(each.rows) for each in families) >= BATCH:
-                        async with self.task.database.transaction() as rows:
-                            await self._write_families(rows, families)
-                            now.parents += [each.parent for each in families]
-                            await copy.save(rows, self.kind, self._state)
-                        self._state.version += 1
-                        families = []
-                        yield
+    async def _jobs(self, listing: Listing) -> AsyncGenerator[_Batch | dict[str, Any], None]:
+        """Each window, after the products of it whose variations are to be read."""
+        done = set(self._pass.parents)
+        async with aclosing(listing.windows()) as windows:
+            async for covered in windows:
+                read, failures = self._rows(self.kind, covered.items)
+                if covered.lost:
+                    failures.append(Failure(kind=self.kind, id=0, reason=covered.lost))
+                childless: list[int] = []
+                if self.kind == "products":
+                    for raw in covered.items:
+                        if id_of(raw) not in read:
+                            continue
+                        if not raw.get("variations") and not str(raw["type"]).startswith("variable"):
+                            childless.append(raw["id"])
+                        elif raw["id"] not in done:
+                            yield raw
+                yield _Batch(covered, list(read.values()), failures, childless)
+
+    async def _done(self, job: _Batch | dict[str, Any]) -> _Batch | _Family:
+        return job if isinstance(job, _Batch) else await self._family(job)
+
+    async def _write_some(self, families: Sequence[_Family]) -> None:
+        """Variations of a window that is not finished yet."""
         async with self.task.database.transaction() as rows:
             await self._write_families(rows, families)
-            now.tally.count(self.kind, await copy.write(rows, self.kind, read.values()))
-            now.tally.fail(failures)
+            self._pass.parents += [each.parent for each in families]
+            await copy.save(rows, self.kind, self._state)
+        self._state.version += 1
+
+    async def _write_window(self, batch: _Batch, families: Sequence[_Family]) -> None:
+        """A window with the rest of its variations, and that it is finished."""
+        now, covered = self._pass, batch.covered
+        async with self.task.database.transaction() as rows:
+            await self._write_families(rows, families)
+            now.tally.count(self.kind, await copy.write(rows, self.kind, batch.rows))
+            now.tally.fail(batch.failures)
             if now.full and covered.low is not None:
                 seen = [id for raw in covered.items if (id := id_of(raw)) is not None]
                 await copy.mark_gone(rows, self.kind, seen, covered.low, covered.high)
-            now.parents = []
+            if now.full and batch.childless:
+                await copy.mark_gone_of(rows, batch.childless, ())
+            now.parents, now.total = [], covered.total
             now.offset, now.frontier, now.hole = covered.next.offset, covered.next.frontier, covered.next.hole
             await copy.save(rows, self.kind, self._state)
         self._state.version += 1
@@ -212,8 +242,6 @@ class _Sync:
     async def _family(self, product: dict[str, Any]) -> _Family:
         """A product's variations. That they cannot be read is no reason to stop."""
         parent, limits = int(product["id"]), self.task.limits
-        if not product.get("variations") and not str(product["type"]).startswith("variable"):
-            return _Family(parent)
         found = _Family(parent)
         params = {"status": "any", "_fields": ",".join(VARIATION_FIELDS)}
         path = f"products/{parent}/variations"
@@ -296,6 +324,10 @@ class _Sync:
         if not self.tally.counts.get(kind, Counts()).read:  # it shows none at all
             return False
         return gone <= max(limits.deleted_always, int(limits.deleted_share * stored))
+
+
+def _age(moment: str) -> timedelta:
+    return datetime.now(UTC) - datetime.fromisoformat(moment)
 
 
 def _of_one_object(error: ToolError) -> bool:

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import httpx
 
 from ...context import SyncLimits
-from ...errors import RateLimited, UpstreamError
+from ...errors import RateLimited, ToolError, UpstreamError
 from ..client import Parameters, Store
 from ..problems import content
 from .rows import LARGEST_ID, id_of
@@ -108,7 +107,7 @@ class Listing:
                     if ended or self._size != window.size or covered.lost or not several:
                         break
 
-    def _plan(self, total: int | None) -> Iterable[_Window]:
+    async def _plan(self, total: int | None) -> AsyncGenerator[_Window, None]:
         """Windows to the end of the list; one where nobody knows how far that is."""
         offset = start = self.place.offset if self.place.hole else max(0, self.place.offset - 1)
         while offset == start or (total is not None and offset + 1 < total):
@@ -206,14 +205,28 @@ def _objects(response: httpx.Response) -> list[Any]:
     return found
 
 
-async def in_order(items: Iterable[T], work: Callable[[T], Awaitable[R]], width: int) -> AsyncGenerator[R, None]:
-    """The results of `work`, in the items' order, `width` of them under way at once; cancelled when it is closed."""
-    source = iter(items)
+async def in_order(
+    items: AsyncGenerator[T, None], work: Callable[[T], Awaitable[R]], width: int
+) -> AsyncGenerator[R, None]:
+    """The results of `work`, in the items' order, `width` of them under way at once.
+
+    When it is closed, what is under way is cancelled and `items` closed. An error of `items` comes after the results.
+    """
     tasks: deque[asyncio.Future[R]] = deque()
+    failed: Exception | None = None
+    more = True
     try:
         while True:
-            tasks.extend(asyncio.ensure_future(work(item)) for item in islice(source, width - len(tasks)))
+            while more and len(tasks) < width:
+                try:
+                    tasks.append(asyncio.ensure_future(work(await anext(items))))
+                except StopAsyncIteration:
+                    more = False
+                except ToolError as error:
+                    more, failed = False, error
             if not tasks:
+                if failed is not None:
+                    raise failed
                 return
             done = await tasks[0]
             tasks.popleft()
@@ -222,3 +235,4 @@ async def in_order(items: Iterable[T], work: Callable[[T], Awaitable[R]], width:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await items.aclose()
