@@ -181,7 +181,7 @@ async def test_bad_objects_are_told_and_do_not_stop_the_others(world: SyncWorld)
     report = await world.with_(object_bytes=3000).sync(["products"], full=True)
     assert report["counts"]["products"]["failed"] == 4
     reasons = {failure["id"]: failure["reason"] for failure in report["failures"]}
-    assert reasons[whole[1]["id"]] == "its name is 'None', not a text"
+    assert reasons[whole[1]["id"]] == "its name is missing"
     assert "at most 3,000" in reasons[whole[3]["id"]]
     assert "NUL" in reasons[whole[5]["id"]]
     assert reasons[0] == "its id is 'None'"
@@ -308,6 +308,7 @@ async def test_a_sync_that_is_not_waited_for_leaves_nothing_running(world: SyncW
         ({"id": -1}, "its id is"),
         ({"id": 2**63}, "its id is"),
         ({"billing": "nobody"}, "billing cannot be read"),
+        ({"billing": {"email": ["ann@example.com"]}}, "its email is no text$"),
     ],
 )
 def test_what_is_no_order(change: dict[str, Any], why: str) -> None:

@@ -172,7 +172,7 @@ def _text(raw: Raw, name: str, *, optional: bool = False) -> str:
         return found[:LONGEST_TEXT]
     if found is None and optional:
         return ""
-    raise Unfit(f"its {name} is {printable(found)!r}, not a text")
+    raise Unfit(f"its {name} is missing" if found is None else f"its {name} is no text")  # and may be somebody's
 
 
 def _whole(raw: Raw, name: str, *, optional: bool = False) -> int:
