@@ -19,6 +19,7 @@ MODULES = (
     "benchmarks.checks",
     "benchmarks.finding",
     "benchmarks.idle",
+    "benchmarks.ingest",
     "benchmarks.jupyter",
     "benchmarks.kernels",
     "benchmarks.limits",

@@ -30,7 +30,6 @@ from gateway.routes import (
     mcp_servers,
     operations,
     savings,
-    schedules,
     sessions,
     tools,
     transcripts,
@@ -104,7 +103,6 @@ def create_app(gateway: Gateway) -> FastAPI:
         mcp_servers,
         tools,
         savings,
-        schedules,
         work,
         exports,
     )

@@ -1,4 +1,6 @@
-"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials, keys, audit, workloads."""
+"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials, keys, audit, work, savings,
+sync, ingest.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ from gateway.commands.approvals import app as approvals
 from gateway.commands.approvals import calls
 from gateway.commands.audit import show_audit
 from gateway.commands.credentials import app as credentials
+from gateway.commands.ingest import ingest
 from gateway.commands.keys import app as keys
 from gateway.commands.load import load
 from gateway.commands.mcp import app as mcp
 from gateway.commands.savings import show_savings
-from gateway.commands.schedules import show_schedules
 from gateway.commands.sync import sync
 from gateway.commands.tools import app as tools
 from gateway.commands.transcripts import app as transcripts
@@ -52,8 +54,8 @@ app.command("audit")(show_audit)
 app.command("load")(load)
 app.command("work")(show_work)
 app.command("savings")(show_savings)
-app.command("schedules")(show_schedules)
 app.command("sync")(sync)
+app.command("ingest")(ingest)
 
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")

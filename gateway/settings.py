@@ -29,7 +29,6 @@ from .settings_jupyter import JupyterSettings
 from .settings_kernels import CellSettings, CheckSettings, DockerSettings, FileSettings, PoolSettings, ProfileSettings
 from .settings_operations import MetricsSettings, ReadySettings, SavingsSettings, TracingSettings
 from .settings_peers import PeerSettings
-from .settings_schedules import ScheduleSettings, SchedulingSettings
 from .settings_scraping import EndpointSettings, ScrapingSettings
 from .settings_tenants import ShopSettings, SupabaseSettings, TenantSettings
 from .settings_transcripts import TranscriptSettings
@@ -65,8 +64,6 @@ __all__ = [
     "ProfileSettings",
     "ReadySettings",
     "SavingsSettings",
-    "ScheduleSettings",
-    "SchedulingSettings",
     "ScrapingSettings",
     "ServerSettings",
     "Settings",
@@ -196,7 +193,6 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     mcp: McpSettings = McpSettings()
     metrics: MetricsSettings = MetricsSettings()
-    scheduling: SchedulingSettings = SchedulingSettings()
     savings: SavingsSettings = SavingsSettings()
     ready: ReadySettings = ReadySettings()
     tracing: TracingSettings = TracingSettings()
