@@ -18,6 +18,7 @@ MODULES = (
     "benchmarks.calls",
     "benchmarks.checks",
     "benchmarks.finding",
+    "benchmarks.gdpr",
     "benchmarks.idle",
     "benchmarks.ingest",
     "benchmarks.jupyter",

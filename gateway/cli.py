@@ -18,6 +18,7 @@ from gateway.commands.approvals import app as approvals
 from gateway.commands.approvals import calls
 from gateway.commands.audit import show_audit
 from gateway.commands.credentials import app as credentials
+from gateway.commands.gdpr import app as gdpr
 from gateway.commands.ingest import ingest
 from gateway.commands.keys import app as keys
 from gateway.commands.load import load
@@ -50,6 +51,7 @@ app.add_typer(approvals, name="approvals")
 app.add_typer(calls, name="calls")
 app.add_typer(credentials, name="credentials")
 app.add_typer(keys, name="keys")
+app.add_typer(gdpr, name="gdpr")
 app.command("audit")(show_audit)
 app.command("load")(load)
 app.command("work")(show_work)
