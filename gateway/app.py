@@ -30,6 +30,7 @@ from gateway.routes import (
     mcp_servers,
     operations,
     savings,
+    schedules,
     sessions,
     tools,
     transcripts,
@@ -103,6 +104,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         mcp_servers,
         tools,
         savings,
+        schedules,
         work,
         exports,
     )

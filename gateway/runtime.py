@@ -55,6 +55,8 @@ from gateway.peers.together import Peers, open_peers
 from gateway.postgres import PostgresError
 from gateway.profiles import profile_for
 from gateway.savings import Savings
+from gateway.schedules.keeper import Schedules
+from gateway.schedules.opening import schedules_of
 from gateway.session_rows import SessionRows
 from gateway.sessions import Sessions
 from gateway.settings import Settings
@@ -112,6 +114,7 @@ class Gateway:
     #: Long work of tools.
     work: WorkRuns
     savings: Savings
+    schedules: Schedules
     replayer: Replayer
     eraser: Eraser
     office: Office
@@ -288,6 +291,8 @@ async def _start(
         settings.gdpr, database, data_dir, peers.owners.id, journal, upkeep, transcripts, contexts, sessions, eraser
     )
     stack.push_async_callback(office.close)
+    schedules = schedules_of(settings, database, sessions, peers.owners.id)
+    stack.push_async_callback(schedules.close)
     sessions.ran.append(metrics.ran)
     sessions.admit.append(identity.allowance.begin)
     for work in (
@@ -296,6 +301,7 @@ async def _start(
         sessions.care.keep_saving(),
         resumer.run(),
         upkeep.run(),
+        schedules.keep(),
         peers.owners.run(),
         eraser.follow(peers.owners.id),
         office.run(),
@@ -338,6 +344,7 @@ async def _start(
         upkeep=upkeep,
         index=index,
         work=runs,
+        schedules=schedules,
         savings=Savings(database, settings.savings, settings.model),
         eraser=eraser,
         office=office,

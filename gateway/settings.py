@@ -29,6 +29,7 @@ from .settings_jupyter import JupyterSettings
 from .settings_kernels import CellSettings, CheckSettings, DockerSettings, FileSettings, PoolSettings, ProfileSettings
 from .settings_operations import MetricsSettings, ReadySettings, SavingsSettings, TracingSettings
 from .settings_peers import PeerSettings
+from .settings_schedules import ScheduleSettings, SchedulingSettings
 from .settings_scraping import EndpointSettings, ScrapingSettings
 from .settings_tenants import ShopSettings, SupabaseSettings, TenantSettings
 from .settings_transcripts import TranscriptSettings
@@ -64,6 +65,8 @@ __all__ = [
     "ProfileSettings",
     "ReadySettings",
     "SavingsSettings",
+    "ScheduleSettings",
+    "SchedulingSettings",
     "ScrapingSettings",
     "ServerSettings",
     "Settings",
@@ -193,6 +196,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     mcp: McpSettings = McpSettings()
     metrics: MetricsSettings = MetricsSettings()
+    scheduling: SchedulingSettings = SchedulingSettings()
     savings: SavingsSettings = SavingsSettings()
     ready: ReadySettings = ReadySettings()
     tracing: TracingSettings = TracingSettings()

@@ -9,6 +9,7 @@ from pydantic import Field, HttpUrl, SecretStr, model_validator
 
 from .settings_approvals import WriteCaps
 from .settings_group import Group
+from .settings_schedules import ScheduleSettings
 from .settings_scraping import ScrapingSettings
 from .settings_sync import SyncSettings
 
@@ -73,3 +74,11 @@ class TenantSettings(Group):
         None, ge=0, description="US dollars in a day (UTC). None: as `limits` has it."
     )
     writes: WriteCaps | None = Field(None, description="Caps of this tenant's writes; None: as `approvals` has them.")
+    schedules: tuple[ScheduleSettings, ...] = Field((), description="Work that begins by itself: `[[...schedules]]`.")
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        names = [each.name for each in self.schedules]
+        if len(names) != len(set(names)):
+            raise ValueError("two schedules have one name")
+        return self

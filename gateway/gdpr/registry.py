@@ -234,6 +234,8 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             erase="delete",
             why="Types of results and names of keys: a person only where a server makes keys of e-mail addresses.",
         ),
+        "schedule": Table(_all("internal", "tenant name rule since"), why="Times of cron."),
+        "schedule_run": Table(_all("internal", "tenant name due state gateway session started ended"), why="Likewise."),
         "work_run": Table(
             _all("person", "note error")
             | _all("context", "id workload tool session state started ended")
