@@ -1,6 +1,4 @@
-"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials, keys, audit, work, savings,
-sync, ingest.
-"""
+"""`omniops`: serve, chat, transcripts, load, doctor, kernelspec, tools, mcp, credentials, keys, audit, workloads."""
 
 from __future__ import annotations
 
@@ -23,7 +21,9 @@ from gateway.commands.ingest import ingest
 from gateway.commands.keys import app as keys
 from gateway.commands.load import load
 from gateway.commands.mcp import app as mcp
+from gateway.commands.report import report
 from gateway.commands.savings import show_savings
+from gateway.commands.schedules import show_schedules
 from gateway.commands.sync import sync
 from gateway.commands.tools import app as tools
 from gateway.commands.transcripts import app as transcripts
@@ -54,8 +54,10 @@ app.add_typer(keys, name="keys")
 app.add_typer(gdpr, name="gdpr")
 app.command("audit")(show_audit)
 app.command("load")(load)
+app.command("report")(report)
 app.command("work")(show_work)
 app.command("savings")(show_savings)
+app.command("schedules")(show_schedules)
 app.command("sync")(sync)
 app.command("ingest")(ingest)
 

@@ -55,10 +55,11 @@ img { max-width: 100%; }
 """
 
 
-def page(notebook: Node) -> str:
-    """The page of a notebook, which stays as it is."""
+def page(notebook: Node, *, code: bool = True) -> str:
+    """The page of a notebook, which stays as it is. `code`: with what its cells say, not only what they show."""
     safe = nbformat.from_dict({**notebook, "metadata": {}, "cells": [_cell(each) for each in notebook["cells"]]})  # type: ignore[no-untyped-call]
-    config = Config({"HTMLExporter": {"template_name": "basic", "exclude_anchor_links": True}})
+    shown = {"exclude_input": not code, "exclude_output_prompt": not code}
+    config = Config({"HTMLExporter": {"template_name": "basic", "exclude_anchor_links": True, **shown}})
     body, _ = HTMLExporter(config=config).from_notebook_node(safe)  # type: ignore[no-untyped-call]
     about = notebook["metadata"].get("omniops", {})
     names = [str(about.get(name, "")) for name in ("tenant", "session", "state", "created")]

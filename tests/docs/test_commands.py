@@ -180,6 +180,8 @@ def test_every_shell_block_is_run_here() -> None:
         "omniops audit",
         "omniops sync",  # test_sync_page.py
         "omniops ingest",  # test_scraping_page.py
+        "omniops report",  # test_reports_page.py
+        "omniops load",
         "@modelcontextprotocol/inspector",  # test_mcp_server_page.py
     )
     left = [block for block in blocks("sh") if not any(words in block.text for words in run_here)]
