@@ -17,6 +17,7 @@ from gateway.commands.approvals import calls
 from gateway.commands.audit import show_audit
 from gateway.commands.credentials import app as credentials
 from gateway.commands.gdpr import app as gdpr
+from gateway.commands.handovers import app as handovers
 from gateway.commands.ingest import ingest
 from gateway.commands.keys import app as keys
 from gateway.commands.load import load
@@ -52,6 +53,7 @@ app.add_typer(calls, name="calls")
 app.add_typer(credentials, name="credentials")
 app.add_typer(keys, name="keys")
 app.add_typer(gdpr, name="gdpr")
+app.add_typer(handovers, name="handovers")
 app.command("audit")(show_audit)
 app.command("load")(load)
 app.command("report")(report)

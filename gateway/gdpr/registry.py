@@ -149,7 +149,8 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         ),
         "handover": Table(
             _all("person", "customer summary")
-            | _all("context", "id session created")
+            | _all("context", "id session created taken")
+            | _all("staff", "taken_by")
             | _all("internal", "tenant idempotency_key"),
             tenant=_BY_TENANT,
             own="(t.customer = ANY(%(customers)s) OR t.session = ANY(%(sessions)s))",

@@ -302,3 +302,26 @@ async def test_prices_and_currency_are_settings(saved: Served) -> None:
     [sync] = [each for each in await ledger.day() if each.workload == "sync"]
     assert sync.direct_cost == pytest.approx(5.0)
     assert ledger.currency == "EUR"
+
+
+# -- hand-overs --
+
+
+async def test_a_person_takes_a_conversation_of_their_own_shop_once(served: Served) -> None:
+    database = served.gateway.database
+    for tenant in ("shop", "other"):
+        await database.execute(
+            "INSERT INTO handover (tenant, session, summary, idempotency_key) VALUES (%s, 's', %s, 'k')",
+            (tenant, f"of {tenant}"),
+        )
+    async with served.client(SHOP) as http, served.client(OTHER) as others, served.client(READER) as reader:
+        [mine] = (await http.get("/v1/handovers")).json()["handovers"]
+        assert (mine["summary"], mine["taken"]) == ("of shop", None)
+        assert (await reader.get("/v1/handovers")).status_code == 403
+        assert (await http.get("/v1/handovers", params={"tenant": "other"})).status_code == 403
+        assert (await others.post(f"/v1/handovers/{mine['id']}/take")).status_code == 404
+        assert (await http.post(f"/v1/handovers/{mine['id']}/take")).status_code == 200
+        assert (await http.post(f"/v1/handovers/{mine['id']}/take")).status_code == 404
+        assert (await http.get("/v1/handovers")).json()["handovers"] == []
+        [taken] = (await http.get("/v1/handovers", params={"all": True})).json()["handovers"]
+        assert taken["taken_by"]

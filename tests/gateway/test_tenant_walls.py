@@ -175,6 +175,13 @@ async def walls(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Asyn
                 "cell": run.cell,
                 "approval": approval["id"],
             }
+            left = await gateway.database.fetch_one(
+                "INSERT INTO handover (tenant, session, summary, idempotency_key) VALUES (%s, %s, %s, 'k')"
+                " RETURNING id",
+                (VICTIM, has["session"], "victims title"),
+            )
+            assert left is not None
+            has["handover"] = str(left["id"])
             has |= {"call": str(call["id"]), "name": CREDENTIAL, "module": "victims_server"}
             keys = {}
             for tenant in (VICTIM, RIVAL, None):

@@ -26,6 +26,8 @@ MORE = {
     "supabase.select_rows",
     "supabase.stream_rows",
     "woocommerce.get_customer",
+    "woocommerce.list_refunds",
+    "woocommerce.refund_order",
     "woocommerce.woocommerce_operations",
 }
 
@@ -60,7 +62,7 @@ def test_an_operator_may_call_every_tool_of_the_store(registry: Registry) -> Non
 
 
 def test_the_role_is_looked_at_before_a_person_is_asked(registry: Registry) -> None:
-    refund = registry.get("woocommerce.refund_order")
+    refund = registry.get("woocommerce.delete_refund")
     assert isinstance(decide(grant("operator"), refund, WriteCaps()), Ask)
     for role in EVERYBODY:
         if role != "operator":

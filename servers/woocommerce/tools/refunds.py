@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from ...context import ToolContext
 from ...errors import ToolInputError, UpstreamError
-from ...tool import OPERATOR, STAFF, tool
+from ...tool import CONVERSATION, EVERYBODY, OPERATOR, tool
 from .. import previews, undo
 from ..access import order_of
 from ..arguments import Amount, Removed
@@ -31,7 +31,7 @@ class Refund(TypedDict):
     date_created: Annotated[str, Meta(description="UTC")]
 
 
-@tool(effect="read", roles=STAFF)
+@tool(effect="read", roles=EVERYBODY)
 async def list_refunds(ctx: ToolContext, *, order_id: OrderId) -> list[Refund]:
     """Refunds of an order, newest first."""
     store = store_of(ctx)
@@ -41,7 +41,7 @@ async def list_refunds(ctx: ToolContext, *, order_id: OrderId) -> list[Refund]:
 
 @tool(
     effect="critical",
-    roles=OPERATOR,
+    roles=CONVERSATION,
     revert="delete_refund, which brings no money back that was sent",
     amount="amount",
     preview=previews.refund,
