@@ -12,7 +12,7 @@ class GdprSettings(Group):
         86_400.0, gt=0, description="How long the link to an export holds; then the file is removed, too."
     )
     largest_mb: int = Field(20_480, gt=0, description="Largest export file, MiB.")
-    files: int = Field(10_000, ge=0, description="Files of a person's open sessions in one export.")
+    files: int = Field(10_000, ge=0, description="Files and folders of one open session of a person in an export.")
     public_url: HttpUrl | None = Field(
         None, description="Where people reach this gateway, for links. None: links are paths alone."
     )

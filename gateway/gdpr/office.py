@@ -21,6 +21,7 @@ from gateway.gdpr import parts
 from gateway.gdpr.bundle import Bundle, TooLarge
 from gateway.gdpr.erasing import Erasures, Report, passing
 from gateway.gdpr.exports import Exports
+from gateway.gdpr.folders import folders
 from gateway.gdpr.links import Links
 from gateway.gdpr.registry import TABLES
 from gateway.gdpr.stepping import in_thread, stepped
@@ -187,6 +188,8 @@ class Office:
                         yield step
         finally:
             await in_thread(connection.close)
+        async for step in folders(bundle, self._keeping.sessions, subject, self._keeping.settings.files, problems):
+            yield step
         store = await self.store(subject.tenant, [])
         if store is None:
             bundle.notes["store"] = "No store is configured, or it cannot be asked."

@@ -86,7 +86,10 @@ async def store_parts(bundle: Bundle, store: Store, subject: Subject, problems: 
             except ToolNotFound as error:
                 bundle.notes[f"store/{name}"] = f"The store has no such thing: {error.message}"
             except ToolError as error:
-                problems.append(f"store, {name}: {error.message}")
+                if name == "reviews" and error.data.get("code") == "rest_no_route":  # a part that a store may lack
+                    bundle.notes["store/reviews"] = "The store has no reviews."
+                else:
+                    problems.append(f"store, {name}: {error.message}")
         yield bundle.rows, bundle.bytes, f"store/{name}"
 
 

@@ -39,6 +39,15 @@ from servers.errors import ToolInputError
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+#: In the work folder; a link that leads out of it is not followed.
+FILES = """
+import os
+os.makedirs("deep/er")
+open("deep/er/mark of bo.txt", "w").write("mark file of bo")
+os.symlink("/etc/passwd", "deep/link")
+"""
+
+
 @dataclass(frozen=True)
 class World:
     gateway: Gateway
@@ -67,7 +76,7 @@ async def world(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Asyn
             others = (await make("shop", "chat", "agent", "t", customer=OTHERS, kernel=False)).id
             staff = (await make("shop", "ada", "operator", "t")).id
             rival = (await make("other", "ada", "agent", "t", customer=CUSTOMER, kernel=False)).id
-            await gateway.sessions.run_cell(own, "print('mark record of bo')")
+            await gateway.sessions.run_cell(own, "print('mark record of bo')\n" + FILES)
             await gateway.sessions.run_cell(staff, f"print('beside')\nprint('mark record of staff {EMAIL}')")
             await gateway.sessions.run_cell(staff, "print('mark record of nobody')")
             for filling in (
@@ -99,13 +108,15 @@ async def test_an_export_has_every_column_with_something_of_the_person_and_nothi
     assert f"mark record of staff {EMAIL}" in text
     for foreign in ("of kim", "of rival", "of nobody", OTHER, "beside"):
         assert foreign not in text.replace("print('beside')", ""), foreign
+    assert files[f"files/{world.own}/deep/er/mark%20of%20bo.txt"] == b"mark file of bo"
+    assert "root:" not in text
     assert [row["session"] for row in json_lines(files["transcripts.ndjson"])[:1]] == [world.own]
 
     assert {each["name"] for each in manifest["files"]} == set(files)
     for each in manifest["files"]:
         data = files[each["name"]]
         assert (len(data), hashlib.sha256(data).hexdigest()) == (each["bytes"], each["sha256"])
-        assert len(data.splitlines()) == each["rows"]
+        assert len(data.splitlines()) == each["rows"] or each["name"].startswith("files/")
     personal = {name for name, table in TABLES.items() if table.personal} - {"transcript_line"}
     assert set(manifest["tables"]) == personal
     assert set(manifest["tables_without_personal_data"]) == set(TABLES) - personal - {"transcript_line"}
