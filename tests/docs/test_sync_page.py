@@ -24,8 +24,9 @@ from demo.shop.app import create_app
 from demo.shop.auth import Key
 from demo.shop.seed import Seed, build
 from gateway.cli import app
-from gateway.settings import ShopSettings
+from gateway.settings import ShopSettings, TenantSettings
 from gateway.settings_sync import SyncSettings
+from servers.registry import load_registry
 from servers.woocommerce.sync.copy import TABLES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sync.md").read_text()
@@ -33,8 +34,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "sync.md").read_text()
 pytestmark = pytest.mark.timeout(300)
 
 
-def block(language: str) -> str:
-    [found] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S)
+def block(language: str, holding: str = "") -> str:
+    [found] = [each for each in re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S) if holding in each]
     return str(found)
 
 
@@ -117,6 +118,11 @@ def test_the_tables_are_those_of_the_code(reader: Reader) -> None:
 
 
 def test_the_settings_are_the_defaults() -> None:
-    given = tomllib.loads(block("toml"))["tenants"]["acme"]["shop"]["sync"]
+    given = tomllib.loads(block("toml", "shop.sync"))["tenants"]["acme"]["shop"]["sync"]
     shop = ShopSettings(url="https://shop.example.com", consumer_key="ck", consumer_secret="cs", sync=given)  # type: ignore[arg-type]
     assert shop.sync == SyncSettings()
+
+
+def test_the_schedule_is_understood() -> None:
+    [schedule] = TenantSettings(**tomllib.loads(block("toml", "schedules"))["tenants"]["acme"]).schedules
+    assert load_registry().get(str(schedule.tool)).workload == "sync"

@@ -43,7 +43,8 @@ class Shelf:
         shown: object = [{"id": id} for id in page if id not in self.hidden]
         if self.answer is not None:
             shown = self.answer(offset, size)
-        headers = {"x-wp-total": str(len(self.ids))} if self.totals else {}
+        total = len(self.ids) if offset < len(self.ids) else 0  # WordPress counts none past the end
+        headers = {"x-wp-total": str(total)} if self.totals else {}
         request = httpx.Request("GET", "http://shop.test/wp-json/wc/v3/things")
         return httpx.Response(200, headers=headers, content=orjson.dumps(shown), request=request)
 
@@ -121,6 +122,22 @@ async def test_it_goes_on_from_where_it_was_interrupted_although_the_list_has_sh
     del shelf.ids[:25]  # nobody was looking
     windows = await read(shelf.listing(place=place, total=100))
     assert sorted(first + ids_of(windows)) == list(range(1, 101))
+
+
+async def test_a_list_that_has_become_much_shorter_is_not_read_from_its_beginning() -> None:
+    shelf = Shelf(list(range(1, 1001)))
+    place, first = Place(), []
+    async for covered in shelf.listing().windows():
+        first += [raw["id"] for raw in covered.items]
+        place = covered.next
+        if len(first) > 900:
+            break
+    del shelf.ids[700:]
+    shelf.asked.clear()
+    windows = await read(shelf.listing(place=place, total=1000))
+    assert ids_of(windows) == []
+    assert gone(windows, list(range(1, 1001))) == set(range(place.frontier + 1, 1001))
+    assert len(shelf.asked) < 40
 
 
 async def test_one_broken_object_is_found_and_left_out() -> None:

@@ -170,7 +170,8 @@ class Listing:
         if self._shifts > SHIFTS_IN_A_ROW:
             self.doubt = self.doubt or "the store's list shifts faster than it can be read"
             return False
-        known = window.offset if self.total is None else min(window.offset, self.total)
+        # past the end WordPress counts none
+        known = min(window.offset, self.total or window.offset)
         self.place = Place(max(0, known + 1 - 4**self._shifts), self.place.frontier)
         return True
 
