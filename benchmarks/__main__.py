@@ -24,6 +24,7 @@ MODULES = (
     "benchmarks.jupyter",
     "benchmarks.kernels",
     "benchmarks.limits",
+    "benchmarks.outputs",
     "benchmarks.pool",
     "benchmarks.containers",
     "benchmarks.sessions",

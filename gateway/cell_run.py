@@ -11,6 +11,7 @@ from typing import Any
 from gateway.envelope import VARIABLES, shown
 from gateway.session_rows import RunningCell
 from gateway.transcripts.clean import plain
+from gateway.transcripts.overflow import CellOverflow
 from gateway.types import Event, EventSink
 from kernel_pool.channels import Request
 from kernel_pool.outputs import Overflow
@@ -124,9 +125,7 @@ async def execute_request(
         return _dead(gone)
 
 
-async def resume_cell(
-    kernel: Kernel, cell: RunningCell, stream: OutputStream, overflow: Overflow | None = None
-) -> CellResult:
+async def resume_cell(kernel: Kernel, cell: RunningCell, stream: OutputStream, overflow: CellOverflow) -> CellResult:
     """The same for a cell that an earlier gateway began, with all its outputs. One that never arrived is sent now."""
     try:
         result = await kernel.resume(
@@ -136,8 +135,10 @@ async def resume_cell(
             allowed_s=cell.allowed_s,
             started=cell.started,
             overflow=overflow,
+            earlier=await overflow.earlier(),
         )
     except CellUnknown:
+        await overflow.anew()
         return await execute_cell(kernel, cell.code, cell.id, cell.msg_id, cell.allowed_s, stream, overflow)
     except KernelGone as gone:
         return replace(_dead(gone), started=cell.started, reason=f"{gone.exit.detail}; the kernel's state is lost")

@@ -8,7 +8,7 @@ import contextlib
 import msgspec
 
 from kernel_pool.cell import Run
-from kernel_pool.channels import Channels, Incoming, decode
+from kernel_pool.channels import Channels, Incoming, Listener, decode
 from kernel_pool.types import CellUnknown, KernelPoolError
 
 _MAX_BYTES = 2**53
@@ -16,6 +16,8 @@ _MAX_BYTES = 2**53
 
 class _Begin(msgspec.Struct):
     msg_id: str = ""
+    #: Of the first message that the kernel still has: see `sandbox/backlog.py`.
+    position: int = 0
 
 
 class _Kept(msgspec.Struct):
@@ -67,18 +69,32 @@ async def overtake(channels: Channels, run: Run) -> None:
 
 async def _ask(channels: Channels, msg_id: str, run: Run) -> _Kept:
     """Have all that the latest cell said sent again; it counts if it is the cell `msg_id`."""
+    loop = asyncio.get_running_loop()
+    reply: asyncio.Future[_Kept] = loop.create_future()
+    begun: asyncio.Future[None] = loop.create_future()
 
-    def see(incoming: Incoming) -> None:
-        if incoming.msg_type == "resume_begin":
+    def receive(incoming: Incoming) -> None:
+        if incoming.channel == "control" and not reply.done():
+            try:
+                reply.set_result(msgspec.json.decode(incoming.content, type=_Kept))
+            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, ValueError) as error:
+                reply.set_exception(KernelPoolError(f"the kernel's resume_reply is not one: {error}"))
+        elif incoming.channel == "iopub" and incoming.msg_type == "resume_begin":
             begin = decode(incoming.content, _Begin)
             if begin is not None and begin.msg_id == msg_id:
-                run.open()
+                run.open(max(0, min(begin.position, _MAX_BYTES)))
+            if not begun.done():
+                begun.set_result(None)
 
-    reply = await channels.request("control", "resume_request", {}, beside=see)
-    try:
-        return msgspec.convert(reply.content, _Kept)
-    except msgspec.ValidationError as error:
-        raise KernelPoolError(f"the kernel's resume_reply is not one: {error}") from error
+    with channels.listening(asked := channels.new_id(), Listener(receive)):
+        channels.send("control", "resume_request", {}, msg_id=asked)
+        await asyncio.wait((reply, channels.closed), return_when=asyncio.FIRST_COMPLETED)
+        if not reply.done():
+            raise KernelPoolError(f"no reply to resume_request: {channels.closed.result()}")
+        if reply.result().msg_id == msg_id:
+            # the reply overtakes what the cell said: that may still wait to be read
+            await asyncio.wait((begun, channels.closed), return_when=asyncio.FIRST_COMPLETED)
+    return reply.result()
 
 
 def _take_reply(kept: _Kept, run: Run) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import msgspec
 
 from kernel_pool.channels import Channel, Incoming, decode
-from kernel_pool.outputs import Outputs, Overflow, Sink
+from kernel_pool.outputs import Earlier, Outputs, Overflow, Sink
+from kernel_pool.sandbox.backlog import stream_start, weight
 from kernel_pool.types import CellError, CellResult, CellStatus, Exit, ExitReason, Limits
 
 #: How long the missing half of an answer (reply or idle) may lag behind the other, and behind the last output.
@@ -60,13 +61,22 @@ class Run:
         overflow: Overflow | None = None,
         hold: Callable[[bool], None] = lambda wait: None,
         waits: Callable[[], bool] = lambda: False,
+        earlier: Earlier | None = None,
     ) -> None:
-        """`hold` makes the kernel wait with its output, or not; `waits`: whether it does."""
+        """`hold` makes the kernel wait with its output, or not; `waits`: whether it does.
+
+        `earlier`: what the overflow has of the cell from a gateway before.
+        """
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._flood_at = limits.output_flood_bytes
         self._overflow = overflow
         self._outputs = Outputs(limits.output_bytes, sink, overflow, hold)
+        #: How far the cell has come, and how far the overflow had it before: see `sandbox/backlog.py`.
+        self._position, self._had = 0, 0
+        if earlier is not None:
+            self._had = earlier.position
+            self._outputs.restore(earlier)
         self._reply: _Reply | None = None
         self._replied = False
         self._idle = False
@@ -87,9 +97,14 @@ class Run:
     def replied(self) -> bool:
         return self._replied
 
-    def open(self) -> None:
-        """From here on outputs count."""
-        self._held = False
+    def open(self, position: int = 0) -> None:
+        """From here on outputs count; the first of them is the one at `position`."""
+        if not self._held:
+            return
+        self._held, self._position = False, position
+        if position > self._had:
+            self._outputs.position = position
+            self._outputs.lose(position - self._had)
 
     def hold(self) -> None:
         """From here on outputs do not count."""
@@ -121,10 +136,23 @@ class Run:
         if incoming.msg_type == "status":
             status = decode(incoming.content, _Status)
             self._idle = self._idle or (status is not None and status.execution_state == "idle")
-        else:
-            self._outputs.take(incoming)
+        elif (fresh := self._fresh(incoming)) is not None:
+            self._outputs.position = self._position
+            self._outputs.take(fresh)
             self._check_flood()
         self._move_on()
+
+    def _fresh(self, incoming: Incoming) -> Incoming | None:
+        """What of it the overflow did not have before."""
+        weighs = weight(incoming.msg_type, incoming.content)
+        begins, self._position = self._position, self._position + weighs
+        if not weighs or begins >= self._had:
+            return incoming
+        start = stream_start(incoming.content)
+        if self._position <= self._had or not start:
+            return None
+        rest = start + incoming.content[len(start) + self._had - begins :]
+        return replace(incoming, parts=(*incoming.parts[:3], rest))
 
     def oversized(self, channel: Channel, size: int) -> None:
         """A message was too large to be read: an output, or the reply."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from kernel_pool.catch_up import catch_up, overtake, reply_again
 from kernel_pool.cell import Run, Stop
 from kernel_pool.channels import Channels, Listener, Request
-from kernel_pool.outputs import Overflow, Sink
+from kernel_pool.outputs import Earlier, Overflow, Sink
 from kernel_pool.stdin import Answers, Ask
 from kernel_pool.types import CellResult, CellUnknown, Exit, ExitReason, Json, KernelPoolError, Limits
 
@@ -102,17 +102,27 @@ async def resume(
     started: datetime | None = None,
     keeps: bool = True,
     overflow: Overflow | None = None,
+    earlier: Earlier | None = None,
 ) -> CellResult:
     """Go on with a cell that was sent as `msg_id` over other channels, maybe by a gateway that is dead by now.
 
     As `execute`, without the sending: outputs are given from the cell's first on, whether it still runs or not.
     `deadline_s` is what is left of the cell's time, `allowed_s` all of it, `started` when it began. With `keeps` false
-    the kernel is one that keeps nothing for us (stock): outputs are those that it makes from now on.
+    the kernel is one that keeps nothing for us (stock): outputs are those that it makes from now on. `earlier`: what
+    `overflow` has from the gateway before; the kernel tells the rest.
 
     Raises CellUnknown if the kernel never got the cell, or has run another since.
     """
     loop = asyncio.get_running_loop()
-    run = Run(limits, on_output, held=keeps, overflow=overflow, hold=channels.hold_output, waits=channels.holding)
+    run = Run(
+        limits,
+        on_output,
+        held=keeps,
+        overflow=overflow,
+        hold=channels.hold_output,
+        waits=channels.holding,
+        earlier=earlier if keeps else None,
+    )
     started, interrupts = started or datetime.now(UTC), channels.interrupts
     until = loop.time() + deadline_s
     with channels.listening(msg_id, Listener(run.receive, run.oversized)):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kernel_pool.channels import Channels, Request
 from kernel_pool.execution import execute, resume
-from kernel_pool.outputs import Overflow, Sink
+from kernel_pool.outputs import Earlier, Overflow, Sink
 from kernel_pool.place import Process
 from kernel_pool.stdin import Ask
 from kernel_pool.types import CellResult, Exit, KernelGone, KernelPoolError, Profile
@@ -117,6 +117,7 @@ class Kernel:
         allowed_s: float | None = None,
         started: datetime | None = None,
         overflow: Overflow | None = None,
+        earlier: Earlier | None = None,
     ) -> CellResult:
         """Go on with a cell that an earlier gateway sent as `msg_id`; see `execution.resume`.
 
@@ -139,6 +140,7 @@ class Kernel:
                 started=started,
                 keeps=self.profile.kernel == "forked",
                 overflow=overflow,
+                earlier=earlier,
             )
 
     async def interrupt(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -16,6 +17,14 @@ from kernel_pool.types import Json
 Sink = Callable[[Mapping[str, Json]], None]
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier gateway put into a cell's overflow: its outputs, and how far the cell had come with them."""
+
+    outputs: Iterable[Mapping[str, Json]]
+    position: int
+
+
 class Overflow(Protocol):
     """Takes all outputs of a cell that says much, in order, as `Sink` has them: more than memory is to hold.
 
@@ -25,8 +34,11 @@ class Overflow(Protocol):
     def begin(self, hold: Callable[[bool], None]) -> None:
         """Outputs come from now on. `hold`: keep the kernel waiting (True), let it go on (False)."""
 
-    def put(self, output: Mapping[str, Json], size: int) -> bool:
-        """One output, of so many bytes; False where no more is taken, `why` then says why."""
+    def put(self, output: Mapping[str, Json], size: int, position: int) -> bool:
+        """One output, of so many bytes; False where no more is taken, `why` then says why.
+
+        `position`: how far the cell has come with it.
+        """
 
     def clear(self) -> None:
         """All that came so far does not count."""
@@ -94,6 +106,8 @@ class Outputs:
         self._flowing = False
         #: How many outputs came before the first that is not kept here; None: all are.
         self.cut: int | None = None
+        #: How far the cell has come with the message that is taken.
+        self.position = 0
         #: The overflow takes no more, and memory does not either.
         self.refused = False
         self._outputs: list[dict[str, Json]] = []
@@ -117,6 +131,24 @@ class Outputs:
             self.dropped += incoming.size
         return True
 
+    def restore(self, earlier: Earlier) -> None:
+        """The overflow has these already; what fits in is kept here as well."""
+        if self._overflow is None:
+            return
+        self._overflow.begin(self._hold)
+        self.received = self.position = earlier.position
+        for output in earlier.outputs:
+            if not self._again(dict(output)):
+                break
+        self._flowing = True
+
+    def lose(self, size: int) -> None:
+        """So many bytes of output that came next are nowhere any more: that is said in their place."""
+        self.received += size
+        self.dropped += size
+        text = f"\n[{size:,} bytes of output are lost here: they came while no gateway was there to keep them]\n"
+        self._text("stderr", text, len(text))
+
     def close_overflow(self) -> None:
         """What comes from now on and is too much is dropped."""
         self._overflow, self._flowing = None, False
@@ -139,23 +171,48 @@ class Outputs:
         if (full and not self._flowing) or (stream := decode(incoming.content, _Stream)) is None:
             return False
         self._before_output()
-        kept = self._pour({"output_type": "stream", "name": stream.name, "text": stream.text}, incoming.size)
+        return self._text(stream.name, stream.text, incoming.size)
+
+    def _text(self, name: str, text: str, size: int) -> bool:
+        kept = self._pour({"output_type": "stream", "name": name, "text": text}, size)
         if self.cut is not None or self._used >= self._keep:
             return self._leave_out(kept)
         last = self._outputs[-1] if self._outputs else None
-        if last is None or last.get("name") != stream.name:
-            self._append({"output_type": "stream", "name": stream.name, "text": ""}, 0)
+        if last is None or last.get("name") != name:
+            self._append({"output_type": "stream", "name": name, "text": ""}, 0)
         # Only now: what is kept must not depend on the number of messages that a print was sent in.
         free = max(self._keep - self._used, 0)
-        text = stream.text
         if len(text) > free:
             text = text[:free]
             if not self._leave_out(kept):
-                self.dropped += incoming.size - free
+                self.dropped += size - free
         self._texts.append(text)
         self._used += len(text)
-        self._tell({"output_type": "stream", "name": stream.name, "text": text})
+        self._tell({"output_type": "stream", "name": name, "text": text})
         return True
+
+    def _again(self, output: dict[str, Json]) -> bool:
+        """Keep what the overflow has already; whether it fitted in."""
+        transient, size = output.pop("transient", None), len(msgspec.json.encode(output))
+        if output["output_type"] == "stream":
+            free = self._keep - self._used - _OVERHEAD
+            self._text(output["name"], output["text"][: max(free, 0)], size)
+            if len(output["text"]) > free:
+                self._used = max(self._used, self._keep)
+            if self._used >= self._keep:
+                self._end_stream()
+                self.cut = len(self._outputs)
+        elif self._used + size > self._keep:
+            self.cut = len(self._outputs)
+        elif output["output_type"] == "update_display_data":
+            for shown in self._displays.get(transient["display_id"] if transient else "", ()):
+                shown.update(data=output["data"], metadata=output["metadata"])
+        else:
+            self._append(output, size)
+            if transient:
+                self._displays.setdefault(transient["display_id"], []).append(output)
+            self._tell(output)
+        return self.cut is None
 
     def _display(self, incoming: Incoming) -> bool:
         fits = self.cut is None and self._used + incoming.size <= self._keep
@@ -251,7 +308,7 @@ class Outputs:
 
     def _pour(self, output: Mapping[str, Json], size: int) -> bool:
         """Into the overflow; whether it has it."""
-        return self._flowing and self._overflow is not None and self._overflow.put(output, size)
+        return self._flowing and self._overflow is not None and self._overflow.put(output, size, self.position)
 
     def _leave_out(self, kept: bool) -> bool:
         """An output is not, or not whole, kept here; whether the overflow has it."""

@@ -17,9 +17,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import orjson
 
 from gateway.transcripts.clean import Json, clean_output, clean_text
+from gateway.transcripts.files import write_atomically
 from gateway.transcripts.redaction import Flow, Redaction
 from gateway.types import Spooled
 
@@ -30,6 +32,8 @@ _PIECE = 64 * 1024
 #: The end of it that the record shows, characters.
 _TAIL = 8 * 1024
 _READ = 1024 * 1024
+#: Bytes between two marks of how far a file has come. A kernel keeps much more than that.
+_MARK_EVERY = 1024 * 1024
 
 
 class NoRoom(Exception):
@@ -122,6 +126,16 @@ class Ended:
     tail: tuple[dict[str, Json], ...]
 
 
+class _Mark(msgspec.Struct):
+    """How far a file has come, for a gateway that goes on with it: what waits in memory for its lines is here."""
+
+    position: int
+    size: int
+    name: str
+    text: str
+    line: str
+
+
 class OutputFile:
     """One that is being written; without a `path` it is only counted and hashed."""
 
@@ -131,11 +145,63 @@ class OutputFile:
         self._room = room
         self._sync = sync
         self._descriptor = -1
+        self.size = self._lines = 0
+        self._digest = hashlib.sha256()
+        self._flow = Flow(redaction)
         self._begin()
-        if path is not None:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(path, flags, 0o600)
+
+    def open(self) -> None:
+        """A new file. Raises OSError."""
+        self._open(os.O_TRUNC)
+
+    def go_on(self) -> int:
+        """The file that a gateway before has left, from its last mark on; the cell's position there, 0 for no file.
+
+        Raises OSError.
+        """
+        mark = self._marked()
+        if self._path is None or mark is None:
+            return 0
+        self._open(0)
+        os.ftruncate(self._descriptor, mark.size)
+        for data in _raw_lines(self._path):
+            self._digest.update(data)
+            self.size += len(data)
+            self._lines += 1
+            output = orjson.loads(data)
+            if output["output_type"] == "stream":
+                self._note(output["name"], output["text"])
+        self._name, self._text, self._marked_at = mark.name, mark.text, self.size
+        self._flow.take_over(mark.line)
+        return mark.position
+
+    def mark(self, position: int) -> None:
+        """A gateway that comes after this one goes on from here: all up to `position` was taken. Raises OSError."""
+        if self._path is None or self.size - self._marked_at < _MARK_EVERY:
+            return
+        if self._flow.suspects:  # what may be half a secret is written nowhere
+            return
+        mark = _Mark(position, self.size, self._name, self._text, self._flow.line)
+        write_atomically(self._beside(".at"), msgspec.json.encode(mark), sync=False)
+        self._marked_at = self.size
+
+    def _marked(self) -> _Mark | None:
+        try:
+            mark = msgspec.json.decode(self._beside(".at").read_bytes(), type=_Mark)
+            whole = self._path is not None and 0 <= mark.size <= self._path.stat(follow_symlinks=False).st_size
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return mark if whole else None
+
+    def _beside(self, end: str) -> Path:
+        path = self._path or Path()
+        return path.with_name(f".{path.name}{end}")
+
+    def _open(self, more: int) -> None:
+        if self._path is not None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | more
+            self._descriptor = os.open(self._path, flags, 0o600)
 
     def _begin(self) -> None:
         self._name = ""
@@ -144,6 +210,8 @@ class OutputFile:
         self._digest = hashlib.sha256()
         self._tail: list[list[str]] = []
         self.size = self._lines = 0
+        #: The first mark comes with the first line.
+        self._marked_at = -_MARK_EVERY
 
     def take(self, output: Mapping[str, Json]) -> None:
         """One output more. Raises OSError, NoRoom: nothing of what did not fit in is there."""
@@ -157,8 +225,16 @@ class OutputFile:
         self._text += self._flow.push(str(output["text"]))
         self._write_text(len(self._text) - len(self._text) % _PIECE)
 
+    def so_far(self) -> Iterator[dict[str, Json]]:
+        """What it holds by now, what waits for its line included. Raises OSError."""
+        if self._path is not None:
+            yield from read_outputs(self._path)
+        if waits := self._text + self._redaction.personal(self._flow.line):
+            yield {"output_type": "stream", "name": self._name, "text": waits}
+
     def clear(self) -> None:
         """What is there does not count. Raises OSError."""
+        self._unmark()
         self._give_back()
         self._begin()
         if self._descriptor >= 0:
@@ -179,6 +255,7 @@ class OutputFile:
     def end_short(self) -> Ended:
         """As it is, where the rest cannot be written."""
         self.close()
+        self._unmark()
         name = "" if self._path is None else self._path.name
         tail = tuple({"output_type": "stream", "name": name, "text": text} for name, text in self._tail)
         return Ended(Spooled(name, self.size, self._digest.hexdigest(), self._lines, 0), tail)
@@ -192,11 +269,16 @@ class OutputFile:
     def remove(self) -> None:
         """It is not needed. Raises OSError."""
         self.close()
+        self._unmark()
         self._give_back()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             if not any(self._path.parent.iterdir()):
                 self._path.parent.rmdir()
+
+    def _unmark(self) -> None:
+        if self._path is not None:
+            self._beside(".at").unlink(missing_ok=True)
 
     def _give_back(self) -> None:
         if self._room is not None and self._path is not None:
@@ -250,8 +332,11 @@ def _line(output: Mapping[str, Json]) -> bytes:
     return orjson.dumps(output) + b"\n"
 
 
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        yield from file
+
+
 def read_outputs(path: Path) -> Iterator[dict[str, Json]]:
     """The outputs of a file. Raises OSError, ValueError."""
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-        for line in file:
-            yield orjson.loads(line)
+    return map(orjson.loads, _raw_lines(path))

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import orjson
 import structlog
 
 from gateway.transcripts.clean import Json
 from gateway.transcripts.output_file import Ended, NoRoom, OutputFile, Room
 from gateway.transcripts.redaction import Redaction
 from gateway.types import Spooled
+from kernel_pool.outputs import Earlier
 from kernel_pool.types import CellResult
 
 log = structlog.get_logger(__name__)
@@ -26,6 +28,8 @@ T = TypeVar("T")
 
 #: More times what may wait is not taken: an interrupted cell is read on, whatever the disk does.
 _TOO_MUCH = 4
+#: Of a cell that goes on: more than is kept in memory of any, bytes.
+_BEGINNING = 64 * 2**20
 #: Stands for "forget what came so far".
 _CLEAR: dict[str, Json] = {"output_type": "clear_output"}
 
@@ -41,19 +45,20 @@ class Spooling:
 
     def cell(self, path: Path | None) -> CellOverflow:
         """For a cell that is about to run. `path`: of its file; None: nothing is written."""
-        return CellOverflow(lambda: OutputFile(path, self.redaction, self.room, sync=self.sync), self.waiting)
+        return CellOverflow(path, lambda: OutputFile(path, self.redaction, self.room, sync=self.sync), self.waiting)
 
 
 class CellOverflow:
     """One cell's: a `kernel_pool.outputs.Overflow`. Belongs to one event loop; the file is made when there is need."""
 
-    def __init__(self, make: Callable[[], OutputFile], waiting: int) -> None:
+    def __init__(self, path: Path | None, make: Callable[[], OutputFile], waiting: int) -> None:
+        self._path = path
         self._make = make
         self._most = waiting
         self._file: OutputFile | None = None
         self._hold: Callable[[bool], None] = lambda wait: None
         self._holding = False
-        self._queue: list[tuple[Mapping[str, Json], int]] = []
+        self._queue: list[tuple[Mapping[str, Json], int, int]] = []
         self._waiting = 0
         #: Bytes that came, and those that the file has taken.
         self._came = self._taken = 0
@@ -67,15 +72,47 @@ class CellOverflow:
 
     def begin(self, hold: Callable[[bool], None]) -> None:
         self._hold = hold
-        # its own: a disk that hangs is to keep nobody else's work waiting
-        self._thread = ThreadPoolExecutor(1, "outputs")
+        if self._thread is None:
+            # its own: a disk that hangs is to keep nobody else's work waiting
+            self._thread = ThreadPoolExecutor(1, "outputs")
 
-    def put(self, output: Mapping[str, Json], size: int) -> bool:
+    async def earlier(self) -> Earlier | None:
+        """What a gateway before this one has written of the cell, which goes on; None where it has written nothing."""
+        if self._path is None or not self._path.exists():
+            return None
+        self._thread = ThreadPoolExecutor(1, "outputs")
+        file = self._make()
+        try:
+            position = await self._run(file.go_on)
+            if position:
+                self._file = file
+                return Earlier(await self._run(lambda: self._beginning(file)), position)
+        except (OSError, ValueError) as error:
+            log.error("outputs of a cell cannot be gone on with", path=str(self._path), error=str(error))
+        return None
+
+    def _beginning(self, file: OutputFile) -> list[dict[str, Json]]:
+        """As much of it as memory is to hold, a line more at least."""
+        found, size = [], 0
+        for output in file.so_far():
+            found.append(output)
+            size += len(orjson.dumps(output))
+            if size > _BEGINNING:
+                break
+        return found
+
+    async def anew(self) -> None:
+        """It is another cell's beginning: nothing of what was written counts."""
+        if self._file is not None:
+            await self._run(self._file.remove)
+            self._file = None
+
+    def put(self, output: Mapping[str, Json], size: int, position: int) -> bool:
         if not self._failed and self._waiting > _TOO_MUCH * self._most:
             self._failed = "the disk of the transcripts is too slow for a cell that is interrupted"
         if self._failed:
             return False
-        self._queue.append((output, size))
+        self._queue.append((output, size, position))
         self._waiting += size
         self._came += size
         if self._waiting > self._most and not self._holding:
@@ -86,11 +123,12 @@ class CellOverflow:
         return True
 
     def clear(self) -> None:
-        self.put(_CLEAR, 0)
+        self.put(_CLEAR, 0, 0)
 
     async def close(self, result: CellResult) -> Ended | None:
         """The cell is over. Its file, on the disk; None where `result` has all of its outputs. Never raises OSError."""
-        if self._thread is None:
+        thread = self._thread
+        if thread is None:
             return None
         try:
             if self._task is not None:
@@ -105,7 +143,8 @@ class CellOverflow:
             log.warning("a file of outputs cannot be removed", error=str(error))
             return None
         finally:
-            self._thread.shutdown(wait=False)
+            thread.shutdown(wait=False)
+            self._thread = None
 
     async def leave(self) -> None:
         """The cell goes on without this gateway."""
@@ -131,7 +170,7 @@ class CellOverflow:
     async def _drain(self) -> None:
         while self._queue:
             batch, self._queue = self._queue, []
-            size = sum(each for _, each in batch)
+            size = sum(each for _, each, _ in batch)
             try:
                 await self._run(lambda batch=batch: self._write(batch))  # type: ignore[misc]
             except (OSError, NoRoom) as error:
@@ -142,15 +181,21 @@ class CellOverflow:
                 self._holding = False
                 self._hold(False)
 
-    def _write(self, batch: list[tuple[Mapping[str, Json], int]]) -> None:
+    def _write(self, batch: list[tuple[Mapping[str, Json], int, int]]) -> None:
         if self._file is None:
-            self._file = self._make()
-        for output, size in batch:
+            file = self._make()
+            file.open()
+            self._file = file
+        position = 0
+        for output, size, came in batch:
+            position = came
             if output is _CLEAR:
                 self._file.clear()
             else:
                 self._file.take(output)
             self._taken += size
+        if position:
+            self._file.mark(position)
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, OSError):

@@ -101,6 +101,20 @@ class Flow:
         self._raw = ""
         self._line = ""
 
+    @property
+    def suspects(self) -> bool:
+        """What waits may be the beginning of a secret."""
+        return bool(self._raw)
+
+    @property
+    def line(self) -> str:
+        """What waits beside that: no secret is in it, personal data may be."""
+        return self._line
+
+    def take_over(self, line: str) -> None:
+        """Go on with what waited in another one."""
+        self._line = line
+
     def push(self, text: str) -> str:
         """One piece more; what can be told by now."""
         self._raw += clean_text(text)

@@ -2,7 +2,8 @@
 
 The stock kernel hands every output to a thread of its own; that hand-over is half of a small cell's time. Here the
 thread that prints, displays or reports its status sends under a lock. The socket does not drop: when the reader is
-slow, who prints waits. What comes in on descriptors 1 and 2 (C code, `os.system`, subprocesses) is read by the
+slow, who prints waits; where there is none (its gateway was killed), who prints waits for the next one as soon as no
+more can be kept for it. What comes in on descriptors 1 and 2 (C code, `os.system`, subprocesses) is read by the
 service thread, which also flushes text that a cell printed without ending.
 """
 
@@ -31,7 +32,9 @@ _FLUSH_AT = 64 * 1024
 #: One stream message holds at most this many characters: what waits for a slow reader is the kernel's own memory.
 _CHUNK = 128 * 1024
 #: Messages that wait for a slow reader before output blocks.
-_HIGH_WATER = 64
+_HIGH_WATER = 32
+#: Time between two looks for a gateway, where who prints waits for one.
+_LOOK_S = 0.05
 #: Ticks without output after which the flusher sleeps until it is called again.
 _QUIET_TICKS = 10
 #: How long output pauses for the service thread.
@@ -64,6 +67,12 @@ class IOPub(IOPubThread):
         self.socket = socket
         self.session = session
         self.lock = threading.RLock()
+        #: Told when a gateway is there again.
+        self._back = threading.Condition(self.lock)
+        self._away = False
+        self._service = 0
+        #: Called, by the service thread, when a gateway is there again.
+        self.on_return: list[Callable[[], None]] = []
         self._wanted = False
         self.thread = _NoThread()
         self.background_socket = self
@@ -89,9 +98,29 @@ class IOPub(IOPubThread):
                 return
             backlog = self.session.backlog
             if about is not None and about["parent_header"].get("msg_id") == backlog.msg_id:
+                self._wait(about["msg_type"], sum(map(len, parts)))
                 backlog.keep(about["msg_type"], parts)
             self._send(parts)
         self.give_way()
+
+    def waits(self) -> bool:
+        """Nobody is there to read, and no more can be kept: the cell's output has to wait."""
+        return self._away and self.session.backlog.full(_CHUNK)
+
+    def _wait(self, msg_type: str, size: int) -> None:
+        """Until there is room to keep an output, or somebody who has read what it pushes out. Holding the lock."""
+        if not self.session.backlog.full(size, msg_type) or threading.get_ident() == self._service:
+            return
+        self._take_subscriptions()
+        while self._away and self.session.backlog.full(size, msg_type) and self.socket is not None:
+            self._back.wait(_LOOK_S)
+
+    def _return(self) -> None:
+        self._away = False
+        self._back.notify_all()
+        for back in self.on_return:
+            back()
+        self.on_return.clear()
 
     def _send(self, parts: Sequence[bytes | memoryview]) -> None:
         send_whole(self.socket, parts)
@@ -116,6 +145,7 @@ class IOPub(IOPubThread):
         """From now on, what answers `msg_id` is kept, and nothing of the cell before."""
         with self.lock:
             self.session.backlog.begin(msg_id)
+            self._away = False
 
     def end_cell(self) -> None:
         """The cell has reported that it is over; what its threads still say is kept all the same."""
@@ -128,10 +158,13 @@ class IOPub(IOPubThread):
         so whoever listens can forget what came earlier.
         """
         with self.before_others():
-            report: dict[str, Any] = self.session.backlog.report()
-            self.session.send(self, "resume_begin", {"msg_id": report["msg_id"]}, parent=request)
-            for parts in self.session.backlog.messages(self.session.sign):
+            backlog = self.session.backlog
+            report: dict[str, Any] = backlog.report()
+            begin = {"msg_id": report["msg_id"], "position": backlog.position}
+            self.session.send(self, "resume_begin", begin, parent=request)
+            for parts in backlog.messages(self.session.sign):
                 self._send(parts)
+            self._return()
             return report
 
     def send(self, part: bytes, *_: object, **__: object) -> None:
@@ -160,6 +193,9 @@ class IOPub(IOPubThread):
 
     def _tick(self) -> None:
         # who has nothing to flush must not wait for a cell that waits for its reader
+        if self.waits():
+            self._loop.call_later(_LOOK_S, self._tick)
+            return
         with self.before_others() if any(stream.pending for stream in self._streams) else contextlib.nullcontext():
             busy = [stream.flush_if_any() for stream in self._streams]
         self._quiet = 0 if any(busy) else self._quiet + 1
@@ -174,16 +210,23 @@ class IOPub(IOPubThread):
 
     def _greet(self) -> None:
         """Answer new subscriptions with iopub_welcome (Jupyter enhancement proposal 65)."""
+        self._service = threading.get_ident()
         with self.before_others():
-            while self.socket is not None:
-                try:
-                    event = self.socket.recv(zmq.NOBLOCK)
-                except zmq.Again:
-                    return
-                if event[:1] == b"\x01":
-                    topic = event[1:]
-                    content = {"subscription": topic.decode(errors="replace")}
-                    self.session.send(self, "iopub_welcome", content, ident=topic or None)
+            self._take_subscriptions()
+
+    def _take_subscriptions(self) -> None:
+        while self.socket is not None:
+            try:
+                event = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if event[:1] == b"\x01":
+                topic = event[1:]
+                content = {"subscription": topic.decode(errors="replace")}
+                self.session.send(self, "iopub_welcome", content, ident=topic or None)
+            elif event[:1] == b"\x00":
+                # until the next one has asked for what this one may not have had
+                self._away = True
 
 
 class KernelStream(OutStream):
@@ -191,7 +234,7 @@ class KernelStream(OutStream):
 
     def __init__(self, session: KernelSession, iopub: IOPub, name: str, descriptor: int) -> None:
         super().__init__(session, iopub, name, watchfd=False)
-        self._iopub = iopub
+        self.iopub = iopub
         self._descriptor = descriptor
         self.pending = 0
         #: Called first when somebody asks for a flush, as IPython does before it shows a value.
@@ -205,7 +248,7 @@ class KernelStream(OutStream):
             raise TypeError(f"write() argument must be str, not {type(string)}")
         if self.pub_thread is None:
             raise ValueError("I/O operation on closed file")
-        if self._iopub.session.forked:
+        if self.iopub.session.forked:
             _write_all(self._descriptor, string.encode("utf-8", "backslashreplace"))
             return len(string)
         with self._buffer_lock:
@@ -213,13 +256,13 @@ class KernelStream(OutStream):
             self.pending += len(string)
         if self.pending >= _FLUSH_AT:
             self._flush()
-            self._iopub.give_way()
+            self.iopub.give_way()
         else:
-            self._iopub.flush_soon()
+            self.iopub.flush_soon()
         return len(string)
 
     def flush(self) -> None:
-        if not self._iopub.session.forked:
+        if not self.iopub.session.forked:
             self.before_flush()
             self.flush_if_any()
 
@@ -231,9 +274,9 @@ class KernelStream(OutStream):
         return True
 
     def _flush(self) -> None:
-        if self._iopub.session.forked:
+        if self.iopub.session.forked:
             return
-        with self._iopub.lock:
+        with self.iopub.lock:
             for parent, text in self._taken():
                 for start in range(0, len(text), _CHUNK):
                     self._publish(parent, text[start : start + _CHUNK])
@@ -249,7 +292,7 @@ class KernelStream(OutStream):
             message = hook(message)
             if message is None:
                 return
-        self.session.send(self._iopub, message, ident=self.topic)
+        self.session.send(self.iopub, message, ident=self.topic)
 
 
 class DescriptorCapture:
@@ -257,13 +300,14 @@ class DescriptorCapture:
 
     def __init__(self, streams: Sequence[KernelStream], loop: asyncio.AbstractEventLoop) -> None:
         self._lock = threading.Lock()
+        self._loop = loop
         libc = ctypes.CDLL(None)
         self._fflush = libc.fflush
         self._fflush.argtypes = [ctypes.c_void_p]
         self._stdout = ctypes.c_void_p.in_dll(libc, "stdout")
-        self._sources = [self._open(stream, loop) for stream in streams]
+        self._sources = [self._open(stream) for stream in streams]
 
-    def _open(self, stream: KernelStream, loop: asyncio.AbstractEventLoop) -> tuple[int, Any, KernelStream]:
+    def _open(self, stream: KernelStream) -> tuple[int, Any, KernelStream]:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         # Code that writes while it holds the interpreter's lock must not fill the pipe: nobody could read it. Where the
@@ -274,8 +318,23 @@ class DescriptorCapture:
         os.dup2(writer, stream.fileno())
         source = (reader, codecs.getincrementaldecoder("utf-8")("replace"), stream)
         # In an empty context: the text belongs to the cell that runs when it arrives, not to the one that runs now.
-        Context().run(loop.add_reader, reader, self._read, source)
+        self._listen(source)
         return source
+
+    def _listen(self, source: tuple[int, Any, KernelStream]) -> None:
+        Context().run(self._loop.add_reader, source[0], self._arrived, source)
+
+    def _arrived(self, source: tuple[int, Any, KernelStream]) -> None:
+        """In the service thread, which waits for nobody. What waits in the pipe makes its writer wait."""
+        iopub = source[2].iopub
+        if iopub.waits():
+            self._loop.remove_reader(source[0])
+            iopub.on_return.append(lambda: self._listen(source))
+        elif self._lock.acquire(blocking=False):
+            try:
+                self._read_locked(source)
+            finally:
+                self._lock.release()
 
     def drain(self) -> None:
         """Bring what was written so far into the streams, C's own buffer included."""
@@ -287,16 +346,19 @@ class DescriptorCapture:
 
     def _read(self, source: tuple[int, Any, KernelStream]) -> bool:
         """Take a piece of what is there; whether there was any."""
-        reader, decoder, stream = source
         with self._lock:
-            try:
-                data = os.read(reader, _CHUNK)
-            except BlockingIOError:
-                return False
-            text = decoder.decode(data)
-            if text:
-                stream.write(text)
-            return bool(data)
+            return self._read_locked(source)
+
+    def _read_locked(self, source: tuple[int, Any, KernelStream]) -> bool:
+        reader, decoder, stream = source
+        try:
+            data = os.read(reader, _CHUNK)
+        except BlockingIOError:
+            return False
+        text = decoder.decode(data)
+        if text:
+            stream.write(text)
+        return bool(data)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

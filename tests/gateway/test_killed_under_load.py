@@ -13,12 +13,19 @@ from jupyter_world import SHOP, wait_for
 from socket_client import Socket, socket
 from survival_world import Doomed, begin, survival_world, text_of
 
+from gateway.transcripts.output_file import read_outputs
+
 pytestmark = pytest.mark.timeout(300)
 
 _EACH, _LINES = 3, 1500
 #: Until the next gateway is there, and a little on.
 _CODE = f"import time\nfor n in range({_LINES}):\n    print(n, 'x' * 200, flush=True)\n    time.sleep(0.004)"
 _ALL = "".join(f"{n} {'x' * 200}\n" for n in range(_LINES))
+
+
+#: More than memory is to hold, and than a kernel keeps: it has to wait for the next gateway.
+_MUCH_LINES = 45_000
+_MUCH = f"import time\nfor n in range({_MUCH_LINES}):\n    print(n, 'x' * 1000)\n    if n % 250 == 0: time.sleep(0.02)"
 
 
 def test_every_line_of_every_session_is_there_once_and_in_order(postgres: str, tmp_path: Path) -> None:
@@ -32,10 +39,14 @@ def test_every_line_of_every_session_is_there_once_and_in_order(postgres: str, t
                 for kernel in kernels
             ]
             lost = [begin(first, session, _CODE, "load") for session in sessions]
+            much = first.create()
+            lost.append(begin(first, much, _MUCH, "much"))
             asked = [client.execute(_CODE) for client in clients]
             for client in clients:
                 client.until(lambda each: each["header"]["msg_type"] == "stream", 60)
             wait_for(lambda: all(_known(first, session) for session in sessions))
+            folder = world.data / "transcripts" / "shop" / f"{much}.outputs"
+            wait_for(lambda: any(each.stat().st_size for each in folder.glob("*.jsonl")))
             time.sleep(1)
             first.process.kill()
             first.process.wait()
@@ -48,6 +59,14 @@ def test_every_line_of_every_session_is_there_once_and_in_order(postgres: str, t
             for session in sessions:
                 found = second.ended_cell(session, "load")
                 assert (found["status"], text_of(found["result"]["outputs"]) == _ALL) == ("ok", True)
+            assert second.ended_cell(much, "much")["status"] == "ok"
+            (spooled,) = folder.iterdir()
+            texts = "".join(output["text"] for output in read_outputs(spooled))
+            assert texts == "".join(f"{n} {'x' * 1000}\n" for n in range(_MUCH_LINES))
+            with second.http() as http:
+                assert http.get(f"/v1/transcripts/{much}/verification").json()["problems"] == []
+                (cell,) = http.get(f"/v1/transcripts/{much}").json()["cells"]
+            assert cell["metadata"]["omniops"]["dropped_bytes"] == 0
             for session in [*sessions, *(kernel.replace("-", "") for kernel in kernels)]:
                 assert second.session(session)["state"] == "live"
                 wait_for(lambda session=session: notebook_of(world.data, session).cells)  # type: ignore[misc]

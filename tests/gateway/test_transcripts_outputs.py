@@ -100,6 +100,7 @@ async def test_the_end_of_what_is_shown_is_no_half_of_a_secret() -> None:
 
 def file_of(path: Path, *outputs: Mapping[str, Any], room: Room | None = None) -> OutputFile:
     file = OutputFile(path, redaction(), room)
+    file.open()
     for output in outputs:
         file.take(output)
     return file
@@ -132,6 +133,33 @@ async def test_what_is_cleared_is_gone_and_what_comes_after_is_there(tmp_path: P
     assert "".join(each["text"] for each in read_outputs(path)) == "y" * 700_000
 
 
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_file_that_was_left_anywhere_is_gone_on_with(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    known = redaction("hunter2hunter2")
+    text = "".join(f"{n} jane.doe@example.com hunter2hunter2\n" for n in range(100_000))
+    pieces = cut_anywhere(text, draw, 100_000)
+    whole = OutputFile(None, known, None)
+    for piece in pieces:
+        whole.take(printed(piece))
+    path = tmp_path / "t" / "s.outputs" / "c-1.jsonl"
+    left = OutputFile(path, known, None)
+    left.open()
+    for number, piece in enumerate(pieces[: draw.randint(1, len(pieces))]):
+        left.take(printed(piece))
+        left.mark(number + 1)
+    # as a kill leaves it: with what came after the mark, and half a line
+    with open(path, "ab") as file:
+        file.write(b'{"output_type":"str')
+    for each in path.parent.iterdir():
+        assert b"hunter" not in each.read_bytes()
+    after = OutputFile(path, known, None)
+    for piece in pieces[after.go_on() :]:
+        after.take(printed(piece))
+    assert after.end().spooled.sha256 == whole.end().spooled.sha256
+    assert [each.name for each in path.parent.iterdir()] == ["c-1.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("limits", "why"),
     [
@@ -144,7 +172,7 @@ async def test_there_is_an_end_to_it(tmp_path: Path, limits: dict[str, int], why
     room = Room(tmp_path, **({"session_mb": 100, "tenant_mb": 100, "free_mb": 0} | limits))
     file_of(tmp_path / "t" / "before.outputs" / "c-1.jsonl", printed("x" * 500_000)).end()
     path = tmp_path / "t" / "s.outputs" / "c-1.jsonl"
-    file = OutputFile(path, redaction(), room)
+    file = file_of(path, room=room)
     with pytest.raises(NoRoom, match=why):
         file.take(printed("x" * 2_000_000))
     spooled = file.end_short().spooled
@@ -160,13 +188,13 @@ async def test_a_full_disk_leaves_whole_lines_and_says_what_is_lost(tmp_path: Pa
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
     try:
-        taken = [overflow.put(printed("x" * 100_000), 100_000) for _ in range(60)]
+        taken = [overflow.put(printed("x" * 100_000), 100_000, 0) for _ in range(60)]
         result = CellResult("ok", 1, (), None, counting_start(), counting_start(), cut=0, output_bytes=6_000_000)
         ended = await overflow.close(result)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert all(taken)  # nobody could know it then
-    assert not overflow.put(printed("more"), 4)
+    assert not overflow.put(printed("more"), 4, 0)
     assert "File too large" in overflow.why
     assert held == [True, False]
     shown, spooled, _ = told(result, ended, redaction())
@@ -196,7 +224,7 @@ async def gateway(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> As
             tenants=TENANTS,
             openai_api_key="sk-hunter2hunter2hunter2",
             agent={"everyday_tools": ()},
-            cell={"deadline_s": 60, "interrupt_grace_s": 5, "output_mb": 1, "output_flood_mb": 6},
+            cell={"deadline_s": 120, "interrupt_grace_s": 60, "output_mb": 1, "output_flood_mb": 6},
             transcripts={"session_mb": 16, "free_mb": 0},
         )
         async with open_gateway(settings, registry=counting.registry()) as gateway:

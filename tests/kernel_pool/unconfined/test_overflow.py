@@ -33,7 +33,7 @@ class Elsewhere:
             hold(True)
         self.begun.set()
 
-    def put(self, output: Mapping[str, Any], size: int) -> bool:
+    def put(self, output: Mapping[str, Any], size: int, position: int) -> bool:
         if self.bytes > self.refuse_after:
             return False
         self.texts.append(output.get("text", ""))

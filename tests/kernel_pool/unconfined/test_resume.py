@@ -135,19 +135,60 @@ async def test_an_error_is_told_as_one(kernel: PlainKernel) -> None:
     assert [output["output_type"] for output in result.outputs] == ["stream", "error"]
 
 
-async def test_a_flood_without_a_gateway_ends_within_bounds(kernel: PlainKernel) -> None:
+async def test_a_flood_without_a_gateway_waits_for_the_next_one(kernel: PlainKernel) -> None:
     done = kernel.folder / "done"
-    code = f"for i in range(200): print('x' * 999_999, flush=True)\nopen('{done}', 'w').close()\n'end'"
+    code = f"for i in range(50): print(f'{{i:06}}' + 'x' * 999_993, flush=True)\nopen('{done}', 'w').close()\n'end'"
     before = _resident_bytes(kernel.pid)
-    await leave(kernel, code, until="x")
-    await ended(kernel, done)
+    await leave(kernel, code, until="000002")
+    await _still(kernel.pid)
     assert _resident_bytes(kernel.pid) - before < 64 * 2**20
+    assert not done.exists()
     await come_back(kernel)
+    result = await go_on(kernel, limits=dataclasses.replace(Limits(), output_bytes=2**28))
+    assert (result.status, result.dropped_bytes) == ("ok", 0)
+    assert text_of(result) == "".join(f"{i:06}{'x' * 999_993}\n" for i in range(50)) + "'end'"
+
+
+async def test_one_that_waits_can_be_interrupted(kernel: PlainKernel) -> None:
+    await leave(kernel, "print('on')\nwhile True: print('x' * 1_000_000)", until="on")
+    await _still(kernel.pid)
+    await come_back(kernel)
+    await kernel.channels.interrupt()
     result = await go_on(kernel)
-    assert result.status == "ok"
-    assert result.dropped_bytes > 180_000_000
-    assert result.output_bytes > 200_000_000 - 1
-    assert result.outputs[-1]["data"]["text/plain"] == "'end'"
+    assert result.status == "error"
+    assert result.error is not None
+    assert result.error.name == "KeyboardInterrupt"
+
+
+async def test_a_process_that_floods_waits_as_well(kernel: PlainKernel) -> None:
+    count, shell = 40, "head -c 999999 /dev/zero | tr '\\\\0' x"
+    code = f"""
+import subprocess
+print("on", flush=True)
+ran = subprocess.run("for i in $(seq 1 {count}); do {shell}; echo; done", shell=True)
+"""
+    await leave(kernel, code, until="on")
+    await _still(kernel.pid)
+    await come_back(kernel)
+    result = await go_on(kernel, limits=dataclasses.replace(Limits(), output_bytes=2**28))
+    assert (result.status, result.dropped_bytes) == ("ok", 0)
+    assert text_of(result).count("x") == count * 999_999
+
+
+async def test_what_is_lost_is_said_in_its_place(kernel: PlainKernel) -> None:
+    """A display of 15 MiB pushes out the one before, which its gateway has had; the next one starts from nothing."""
+    code = """
+for i in range(3): display({"text/plain": f"{i}" * 15_000_000}, raw=True)
+print("end")
+"""
+    await leave(kernel, code, until="end")
+    await come_back(kernel)
+    result = await go_on(kernel, limits=dataclasses.replace(Limits(), output_bytes=2**28))
+    lost = result.outputs[0]["text"]
+    assert f"[{result.dropped_bytes:,} bytes of output are lost here" in lost
+    assert result.dropped_bytes > 30_000_000
+    assert [each["output_type"] for each in result.outputs] == ["stream", "display_data", "stream"]
+    assert text_of(result).endswith("end\n")
 
 
 async def test_a_flood_that_goes_on_is_stopped_by_the_next_gateway(kernel: PlainKernel) -> None:
@@ -228,6 +269,15 @@ async def test_a_kernel_that_keeps_nothing_gives_what_comes_from_now_on(kernel: 
     gone = await go_on(kernel, keeps=False)
     assert gone.status == "error"
     assert "does not keep what it said" in gone.reason
+
+
+async def _still(pid: int) -> None:
+    """Wait until it does nothing any more."""
+    quiet, before = 0, ""
+    while quiet < 4:
+        await asyncio.sleep(0.2)
+        ticks = " ".join(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15])
+        quiet, before = (quiet + 1 if ticks == before else 0), ticks
 
 
 def _resident_bytes(pid: int) -> int:
