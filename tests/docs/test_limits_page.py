@@ -60,7 +60,7 @@ TESTS = {
     "output of a cell": [f"{_OUTPUTS}::test_a_cell_that_says_too_much_is_stopped_with_all_that_it_said_until_then"],
     "output that is not read yet, or has no gateway": [
         "tests/kernel_pool/unconfined/test_resume.py::test_a_flood_without_a_gateway_waits_for_the_next_one",
-        "tests/kernel_pool/unconfined/test_overflow.py::test_a_kernel_waits_for_what_is_slow_and_can_be_interrupted"
+        "tests/kernel_pool/unconfined/test_overflow.py::test_a_kernel_waits_for_what_is_slow_and_can_be_interrupted",
     ],
     "local, cgroup version 2": [_FROZEN, f"{_FREEZE}::test_a_frozen_kernel_can_be_killed"],
     "local, cgroup version 1": [_FROZEN, f"{_FREEZE}::test_a_frozen_kernel_can_be_killed"],
