@@ -24,12 +24,12 @@ _ALL = "".join(f"{n} {'x' * 200}\n" for n in range(_LINES))
 
 
 #: More than memory is to hold, and than a kernel keeps: it has to wait for the next gateway.
-_MUCH_LINES = 45_000
+_MUCH_LINES = 32_000
 _MUCH = f"import time\nfor n in range({_MUCH_LINES}):\n    print(n, 'x' * 1000)\n    if n % 250 == 0: time.sleep(0.02)"
 
 
 def test_every_line_of_every_session_is_there_once_and_in_order(postgres: str, tmp_path: Path) -> None:
-    with survival_world(postgres, tmp_path) as world:
+    with survival_world(postgres, tmp_path, OMNIOPS_CELL__DEADLINE_S="280") as world:
         lost: list[threading.Thread] = []
         with world.gateway() as first, ExitStack() as stack:
             sessions = [first.create() for _ in range(_EACH)]
@@ -45,8 +45,6 @@ def test_every_line_of_every_session_is_there_once_and_in_order(postgres: str, t
             for client in clients:
                 client.until(lambda each: each["header"]["msg_type"] == "stream", 60)
             wait_for(lambda: all(_known(first, session) for session in sessions))
-            folder = world.data / "transcripts" / "shop" / f"{much}.outputs"
-            wait_for(lambda: any(each.stat().st_size for each in folder.glob("*.jsonl")))
             time.sleep(1)
             first.process.kill()
             first.process.wait()
@@ -59,8 +57,9 @@ def test_every_line_of_every_session_is_there_once_and_in_order(postgres: str, t
             for session in sessions:
                 found = second.ended_cell(session, "load")
                 assert (found["status"], text_of(found["result"]["outputs"]) == _ALL) == ("ok", True)
-            assert second.ended_cell(much, "much")["status"] == "ok"
-            (spooled,) = folder.iterdir()
+            found = second.ended_cell(much, "much")
+            assert (found["status"], found["result"]["reason"]) == ("ok", "")
+            (spooled,) = (world.data / "transcripts" / "shop" / f"{much}.outputs").iterdir()
             texts = "".join(output["text"] for output in read_outputs(spooled))
             assert texts == "".join(f"{n} {'x' * 1000}\n" for n in range(_MUCH_LINES))
             with second.http() as http:
