@@ -22,6 +22,7 @@ MODULES = (
     "benchmarks.idle",
     "benchmarks.ingest",
     "benchmarks.jupyter",
+    "benchmarks.journey",
     "benchmarks.kernels",
     "benchmarks.limits",
     "benchmarks.outputs",

@@ -23,7 +23,11 @@ from servers.catalog.embedding import MiniLm
 from servers.errors import ToolInputError
 from servers.registry import Registry
 
-REAL = Path(os.environ.get("OMNIOPS_DATA", "../shared/data")) / "conversations" / "multidogo.parquet"
+REAL = (
+    Path(os.environ.get("OMNIOPS_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    / "conversations"
+    / "multidogo.parquet"
+)
 BEGINS = datetime(2026, 9, 1, tzinfo=UTC)
 
 #: conversation, turn, text, intents as a file joins them

@@ -18,7 +18,11 @@ from servers.analytics.files import orders_of
 from servers.analytics.load import Line, PlacedOrder, write_orders
 from servers.registry import Registry
 
-REAL = Path(os.environ.get("OMNIOPS_DATA", "../shared/data")) / "orders" / "uci_online_retail.parquet"
+REAL = (
+    Path(os.environ.get("OMNIOPS_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    / "orders"
+    / "uci_online_retail.parquet"
+)
 
 COLUMNS = ["InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country"]
 #: Every kind of dirt that the real file has, and a line of an order that is far from its others.
