@@ -44,13 +44,23 @@ _INSERT = """
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'running') ON CONFLICT (id) DO NOTHING
 """
 _RELEASE = """
-    UPDATE gdpr_erasure SET state = %(state)s, report = %(report)s, claimed_until = NULL,
+    UPDATE gdpr_erasure SET state = %(state)s, report = %(report)s,
+        claimed_until = CASE WHEN %(again_s)s > 0 THEN now() + make_interval(secs => %(again_s)s) END,
         done = CASE WHEN %(state)s = 'done' THEN now() END,
         emails = CASE WHEN %(state)s = 'done' THEN '{}' ELSE emails END,
         customers = CASE WHEN %(state)s = 'done' THEN '{}' ELSE customers END
     WHERE id = %(id)s
 """
-_OPEN = "SELECT id FROM gdpr_erasure WHERE state <> 'done' ORDER BY created"
+#: Not those of which nothing has changed: to look through all records takes long. A person's own sessions are ended.
+_OPEN = """
+    SELECT id FROM gdpr_erasure WHERE state = 'running' OR (state = 'waiting' AND (
+        EXISTS (SELECT FROM session WHERE session.tenant = gdpr_erasure.tenant AND report -> 'waiting' ? session.id
+                AND (session.state = 'ended' OR session.customer = ANY(customers)))
+        OR (report -> 'waiting' = '[]' AND (claimed_until IS NULL OR claimed_until < now()))))
+    ORDER BY created
+"""
+#: After what cannot be had, such as a damaged record, it is tried again, seconds.
+_AGAIN_S = 3600.0
 _STORED = "UPDATE gdpr_erasure SET report = %s WHERE id = %s"
 
 Counts: TypeAlias = dict[str, int]
@@ -102,7 +112,7 @@ class Erasures:
         return None if row is None else (row["state"], msgspec.convert(row["report"], Report))
 
     async def open(self) -> list[str]:
-        """Those that are not done."""
+        """Those that can be gone on with now."""
         return [row["id"] for row in await self.database.fetch(_OPEN)]
 
     async def work(self, id: str) -> None:
@@ -123,7 +133,8 @@ class Erasures:
         report.kept = await self.kept(subject)
         report.waiting = sorted(set(report.waiting) | set(await self._still_open(subject)))
         state = "waiting" if report.waiting or report.problems else "done"
-        values = {"id": id, "state": state, "report": Jsonb(msgspec.to_builtins(report))}
+        values: dict[str, Any] = {"id": id, "state": state, "report": Jsonb(msgspec.to_builtins(report))}
+        values["again_s"] = _AGAIN_S if report.problems else 0
         await self.database.execute(_RELEASE, values)
         log.info("a person was erased", erasure=id, tenant=subject.tenant, state=state)
 

@@ -185,6 +185,7 @@ async def test_an_erasure_removes_all_but_what_is_kept_and_goes_on_where_it_was_
     assert await gateway.database.fetch("SELECT customer FROM session WHERE id = %s", (world.own,)) == [
         {"customer": None}
     ]
+    assert await gateway.office.erasures.open() == [], "nothing has changed: it is not looked for again"
     # the staff's session is open: it waits; it goes on by itself when that has ended
     for session in (world.staff, asking):
         await gateway.sessions.end(session)
