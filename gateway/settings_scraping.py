@@ -43,6 +43,7 @@ class ScrapingSettings(Group):
     longest_wait_s: float = Field(120.0, ge=0, description="A server that asks for a longer wait has failed.")
     links_per_page: int = Field(2_000, ge=1, description="Links of a page that are followed.")
     sitemap_urls: int = Field(20_000, ge=0, description="Pages that are taken from sitemaps.")
+    frontier_urls: int = Field(100_000, ge=1, description="URLs that one crawl keeps in mind, visited or not.")
     chunk_tokens: int = Field(
         220, ge=50, le=2000, description="Tokens of one piece of text; the local model reads 256."
     )

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from ..context import TenantDatabase
@@ -33,6 +33,7 @@ _BATCHES = 3
 #: Visits without a page to store that are entered together.
 _VISITS = 200
 _PROBLEMS = 20
+_PROBLEM_CHARS = 300
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Counts:
     queued: int = 0
     #: Pages whose text was longer than is kept.
     truncated: int = 0
+    #: Links for which there was no room.
+    dropped: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
     resumed: bool = False
     #: What stopped it before its end: "pages" or "time".
@@ -137,7 +140,10 @@ class _Work:
         self._max_pages, self._max_depth = max_pages, max_depth
         kept = dict(entered.counts)
         chunks, embedded, truncated = (kept.pop(name, 0) for name in ("_chunks", "_embedded", "_truncated"))
-        self._counts = Counts(Counter(kept), chunks, embedded, truncated=truncated, resumed=entered.resumed)
+        dropped = kept.pop("_dropped", 0)
+        self._counts = Counts(
+            Counter(kept), chunks, embedded, truncated=truncated, dropped=dropped, resumed=entered.resumed
+        )
         self._fetching: set[asyncio.Task[Result]] = set()
         self._storing: set[asyncio.Task[None]] = set()
         self._batch = _Batch()
@@ -188,18 +194,24 @@ class _Work:
         if visit.depth == 0 and visit.outcome in ("refused", "forbidden", "failed", "unknown", "gone"):
             self._no_start(visit, result)
         if result.problem and len(self._counts.problems) < _PROBLEMS:
-            self._counts.problems.append((visit.url, result.problem))
-        for each in result.visits:
-            self._counts.outcomes[each.outcome] += 1
-            for url in each.found:
-                if url not in self._visitor.seen and each.depth < self._max_depth:
-                    self._visitor.seen.add(url)
-                    self._queue.append((url, each.depth + 1))
-        self._batch.results.append(result)
+            self._counts.problems.append((visit.url, result.problem[:_PROBLEM_CHARS]))
+        self._batch.results.append(replace(result, visits=tuple(self._entered(each) for each in result.visits)))
         if result.page is not None:
             self._batch.chunks += len(result.page.chunks)
         if self._batch.chunks >= self._way.rules.batch_chunks or len(self._batch.results) >= _VISITS:
             self._flush()
+
+    def _entered(self, visit: Visit) -> Visit:
+        """The visit with the links that are new by it, which wait now; most of a page's are on others too."""
+        self._counts.outcomes[visit.outcome] += 1
+        seen = self._visitor.seen
+        found = dict.fromkeys(visit.found) if visit.depth < self._max_depth else ()
+        fresh = [url for url in found if url not in seen]
+        room = max(self._way.rules.frontier_urls - len(seen), 0)
+        self._counts.dropped += len(fresh[room:])
+        seen.update(fresh[:room])
+        self._queue.extend((url, visit.depth + 1) for url in fresh[:room])
+        return replace(visit, found=tuple(fresh[:room]))
 
     def _no_start(self, visit: Visit, result: Result) -> NoReturn:
         problem = f"{visit.url} {result.problem}"
@@ -221,16 +233,13 @@ class _Work:
             fresh |= {chunk.digest: chunk for chunk in page.chunks if chunk.digest not in vectors}
         made = await way.embedder.embed([chunk.embedded for chunk in fresh.values()]) if fresh else []
         vectors |= zip(fresh, made, strict=True)
-        visits = [
-            Visit(v.url, v.outcome, v.found if v.depth < self._max_depth else (), v.depth)
-            for result in results
-            for v in result.visits
-        ]
+        visits = [visit for result in results for visit in result.visits]
         async with self._one_at_a_time, way.database.transaction() as rows:
             # what was seen is counted when it is stored, so that a crawl that goes on counts nothing twice
             counts = Counter(self._crawl.counts) + Counter(v.outcome for v in visits)
             counts["_chunks"] += sum(len(page.chunks) for page in pages)
             counts["_embedded"] += len(fresh)
+            counts["_dropped"] = self._counts.dropped
             counts["_truncated"] += sum(page.truncated for page in pages)
             crawl = Crawl(self._crawl.site, self._crawl.run, self._crawl.resumed, dict(counts))
             await store.keep(rows, way.tenant, crawl)
@@ -248,7 +257,7 @@ class _Work:
         if self._queue and counts.stopped == "time":
             return  # not over: the next call goes on
         # a page that failed and that nothing is known of may have been the way to others
-        counts.complete = not self._queue and not counts.outcomes["unknown"]
+        counts.complete = not self._queue and not counts.outcomes["unknown"] and not counts.dropped
         async with self._way.database.transaction() as rows:
             await store.keep(rows, self._way.tenant, self._crawl)
             if counts.complete:

@@ -45,6 +45,8 @@ class Rules:
     longest_wait_s: float = 120.0
     links_per_page: int = 2_000
     sitemap_urls: int = 20_000
+    #: URLs that one crawl keeps in mind; links beyond them are dropped, and nothing is removed after it.
+    frontier_urls: int = 100_000
     chunk_tokens: int = 220
     chunks_per_page: int = 500
     #: Chunks that are embedded and stored together; a killed crawl repeats at most those under way.

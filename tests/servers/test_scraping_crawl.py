@@ -161,6 +161,15 @@ async def test_limits_of_pages_and_depth_hold_and_are_said(centre: World) -> Non
     assert (report["stored"] + report["unchanged"], report["stopped"]) == (3, "")
 
 
+async def test_links_without_end_are_dropped_and_nothing_is_removed_for_it(centre: World) -> None:
+    await centre.ingest()
+    report = await centre.ingest(frontier_urls=10)
+    assert (report["pages"], report["complete"], report["removed"]) == (10, False, 0)
+    [waiting] = await centre.database.fetch("SELECT count(*) AS n FROM page_frontier")
+    assert waiting["n"] == 10
+    assert len(await centre.stored()) == PAGES
+
+
 async def test_a_crawl_whose_time_is_over_is_gone_on_with(centre: World) -> None:
     centre.site.held[DOCUMENTS[19].path] = asyncio.Event()
     first = asyncio.create_task(centre.ingest(crawl_s=0.0))
