@@ -94,7 +94,8 @@ async def insert_messages(rows: Rows, tenant: str, messages: Sequence[Message]) 
 
 
 async def write_orders(database: TenantDatabase, tenant: str, orders: Sequence[PlacedOrder]) -> Written:
-    """All of them with their lines or, after an error, none."""
+    """All of them with their lines or, after an error, none. Of several with one id, the first."""
+    given, orders = len(orders), list({o.id: o for o in reversed(orders)}.values())
     data = [
         msgspec.json.encode({"number": o.number, "billing": {"country": o.country}, "source": "file"}).decode()
         for o in orders
@@ -124,7 +125,7 @@ async def write_orders(database: TenantDatabase, tenant: str, orders: Sequence[P
         )
         fresh = {row["id"] for row in new}
         await _insert_lines(rows, tenant, [o for o in orders if o.id in fresh])
-    return Written(len(fresh), len(orders) - len(fresh))
+    return Written(len(fresh), given - len(fresh))
 
 
 async def _insert_lines(rows: Rows, tenant: str, orders: Sequence[PlacedOrder]) -> None:

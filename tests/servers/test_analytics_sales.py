@@ -168,6 +168,14 @@ async def test_a_refunded_order_is_sold_and_taken_back(tools: Bench, database: D
     assert (other["revenue"], other["orders"]) == (70, 1)
 
 
+async def test_of_orders_with_one_number_the_first_stays(tools: Bench, database: Database) -> None:
+    both = [placed(1, "completed", "10"), placed(1, "completed", "99")]
+    for written in (1, 0):
+        found = await write_orders(database.tenant("retail"), "retail", both)
+        assert (found.written, found.left) == (written, 2 - written)
+    assert (await tools.call("analytics.sales_report"))["revenue"] == 10
+
+
 async def test_a_first_order_before_the_span_is_no_first_one(tools: Bench, database: Database) -> None:
     orders = [placed(1, "completed", "10"), placed(2, "completed", "10", day=20)]
     await write_orders(database.tenant("retail"), "retail", orders)
