@@ -51,6 +51,8 @@ class Workload:
     calls: tuple[Call, ...]
     answer: str
     role: Role = "operator"
+    #: A cell that is run before, in neither way's account.
+    before: str = ""
 
     @property
     def script(self) -> Script:
@@ -132,6 +134,10 @@ async def run_arm(gateway: Gateway, workload: Workload, mode: Mode) -> Arm:
     async def nothing(_: Event) -> None:
         pass
 
+    if workload.before:
+        run = await gateway.sessions.run_cell(session.id, workload.before)
+        if run.result.status != "ok":
+            raise RuntimeError(f"{workload.name}, before: {run.envelope}")
     started = time.perf_counter()
     result: TurnResult = await (await gateway.chat.start(session, workload.request, nothing, mode))
     seconds = time.perf_counter() - started

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.figure import Figure, command
+from benchmarks.site import site
 from benchmarks.traditional import Arm, Workload, arms, run_arm, served
 from demo import tau
 from demo.model.script import Call
@@ -22,6 +23,7 @@ from demo.shop.app import create_app
 from demo.shop.auth import Key
 from demo.shop.seed import Seed, build
 from gateway.settings import ShopSettings, TenantSettings
+from gateway.settings_scraping import EndpointSettings, ScrapingSettings
 
 _KEY, _SECRET = "ck_bench", "cs_bench"
 #: The demo shop's first order, and the time between two.
@@ -88,6 +90,45 @@ reply(text=f"Hello Yusuf, your order is {order['status']}.")
     return Workload("lookup", request, cell, calls, "Hello Yusuf, your order is completed.", "agent")
 
 
+def gdpr() -> Workload:
+    """All that is kept of a customer with 50 orders; directly their records alone, one after the other."""
+    cell = f"""\
+from servers.gdpr import export_person
+
+export_person(customer_id={PERSON})
+"""
+    calls = [
+        Call("woocommerce.get_customer", {"customer_id": PERSON}),
+        Call("woocommerce.find_orders", {"customer_id": PERSON, "limit": _PAGE}),
+        *(Call("woocommerce.get_order", {"order_id": order}) for order in _of_person(build(tau.load_data()))),
+    ]
+    request = f"Export all data of customer {PERSON}, please."
+    copied = "from servers.woocommerce import sync_customers, sync_orders\nsync_customers()\nsync_orders()"
+    return Workload("gdpr", request, cell, tuple(calls), "The export is ready.", before=copied)
+
+
+def ingest() -> Workload:
+    """A site of 50 pages, each of 20 pieces; directly its pages are read, neither split nor embedded."""
+    cell = f"""\
+from servers.scraping import ingest_site
+
+ingest_site(url="{SITE}/")
+"""
+    calls = tuple(Call("scraping.get_page", {"url": f"{SITE}/page/{n}"}) for n in range(PAGES))
+    return Workload("ingest", "Make our help pages searchable, please.", cell, calls, "The pages can be searched.")
+
+
+#: Whose data is exported: a customer of the demo's shop, to whom `store` gives the first 50 orders.
+PERSON = 2
+#: The site that is brought in: pages, and pieces of text of each. Its address stands for the one that it gets.
+SITE = "http://127.0.0.1:{port}"
+PAGES, PIECES = 50, 20
+
+
+def _of_person(seed: Seed) -> list[int]:
+    return list(seed.orders)[:50]
+
+
 #: Products of the store that is copied, a hundred to a series.
 PRODUCTS = 1000
 
@@ -101,13 +142,16 @@ def store() -> Seed:
         model, id = models[n % len(models)], 7_000_000_000 + n
         name = f"{model['name']} series {n // _PAGE:02}"
         products[id] = model | {"id": id, "name": name, "type": "simple", "variations": [], "sku": f"S-{n}"}
-    return dataclasses.replace(seed, products=products, variations={})
+    theirs = {id: seed.orders[id] | {"customer_id": PERSON} for id in _of_person(seed)}
+    return dataclasses.replace(seed, products=products, variations={}, orders={**seed.orders, **theirs})
 
 
 #: Figure to workload.
 WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     "tokens_bi_ratio": bi,
     "tokens_sync_ratio": sync,
+    "tokens_gdpr_ratio": gdpr,
+    "tokens_ingest_ratio": ingest,
     "tokens_lookup_ratio": lookup,
 }
 IDS = tuple(WORKLOADS)
@@ -124,12 +168,35 @@ def run(ids: set[str]) -> list[Figure]:
 
 async def measure(workloads: Mapping[str, Workload]) -> dict[str, tuple[Arm, Arm]]:
     shop = create_app(store(), [Key(_KEY, _SECRET)], "bench")
-    with served(shop) as url, tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        settings = ShopSettings(url=url, consumer_key=_KEY, consumer_secret=_SECRET, requests_per_s=10_000)
-        # alike for each, whichever are measured
-        tools = list(dict.fromkeys(call.tool for make in WORKLOADS.values() for call in make().calls))
-        async with arms(list(workloads.values()), TenantSettings(shop=settings), Path(folder), tools) as gateway:
+    # alike for each, whichever are measured
+    tools = list(dict.fromkeys(call.tool for make in WORKLOADS.values() for call in make().calls))
+    with (
+        served(shop) as url,
+        served(site(PAGES, PIECES)) as pages,
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+    ):
+        tenant = TenantSettings(
+            shop=ShopSettings(url=url, consumer_key=_KEY, consumer_secret=_SECRET, requests_per_s=10_000),
+            scraping=ScrapingSettings(
+                allowed_hosts=(pages.removeprefix("http://"),),
+                requests_per_s=1000,
+                endpoint=EndpointSettings(url=f"{pages}/v1"),
+            ),
+        )
+        there = {id: _at(each, pages) for id, each in workloads.items()}
+        async with arms(list(there.values()), tenant, Path(folder), tools) as gateway:
             return {
                 id: (await run_arm(gateway, each, "cells"), await run_arm(gateway, each, "direct"))
-                for id, each in workloads.items()
+                for id, each in there.items()
             }
+
+
+def _at(workload: Workload, pages: str) -> Workload:
+    """With the site's address."""
+    calls = tuple(
+        Call(call.tool, call.arguments | {"url": call.arguments["url"].replace(SITE, pages)})
+        if "url" in call.arguments
+        else call
+        for call in workload.calls
+    )
+    return dataclasses.replace(workload, cell=workload.cell.replace(SITE, pages), calls=calls)
