@@ -34,6 +34,7 @@ def gateway(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     data = tmp_path_factory.mktemp("reader") / ".omniops"
     with own_database(postgres) as url:
         more = {"OMNIOPS_TENANTS__ACME__TOKEN": "a-token-of-acmes-own"}
+        more["OMNIOPS_PEERS__MIRROR"] = "off"  # as with the embedded database: records are files alone
         more["OMNIOPS_APPROVALS__APPROVERS__ANNA__TOKEN"] = "a-token-of-annas-own"
         with served(data, environment(url, **more)) as made:
             yield made

@@ -218,5 +218,29 @@ async def test_an_erasure_removes_all_but_what_is_kept_and_goes_on_where_it_was_
     assert (files["transcripts.ndjson"], files["transcripts.mentions.ndjson"]) == (b"", b"")
 
 
+async def test_a_damaged_record_is_said_and_what_else_there_is_goes(world: World) -> None:
+    """It stays as it is, as evidence, and its session's rows with it: by them it is found when it is mended."""
+    gateway = world.gateway
+    session = (await gateway.sessions.create("shop", "chat", "agent", "t", customer=99, kernel=False)).id
+    await Filling(gateway.database, "shop", session, "eve", 99).rows()
+    await gateway.sessions.end(session)
+    await gateway.upkeep.flush()
+    record = gateway.transcripts.path("shop", session).with_suffix(".jsonl")
+    whole = record.read_bytes()
+    record.write_bytes(whole.replace(b'"agent"', b'"eager"', 1))
+    [report] = [each async for each in gateway.office.for_call(world.grant(), "eve").erase("", 99, "")]
+    assert not isinstance(report, Progress)
+    assert (report["state"], report["waiting_for"], len(report["problems"])) == ("waiting", [], 1)
+    assert session in report["problems"][0]
+    left = {name for name, text in (await everything(gateway)).items() if "of eve" in text}
+    assert not left & {"handover", "chat_message", "store_customer", "store_order"}
+    assert "call" in left
+    record.write_bytes(whole)
+    [report] = [each async for each in gateway.office.for_call(world.grant(), "eve").erase("", 99, "")]
+    assert not isinstance(report, Progress)
+    assert (report["state"], report["problems"]) == ("done", [])
+    assert not {name for name, text in (await everything(gateway)).items() if "of eve" in text}
+
+
 def opened_path(gateway: Gateway, id: str) -> bool:
     return (gateway.data_dir.path / "exports" / "shop" / f"{id}.zip").exists()
