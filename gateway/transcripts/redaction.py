@@ -102,9 +102,9 @@ class Flow:
         self._line = ""
 
     @property
-    def suspects(self) -> bool:
-        """What waits may be the beginning of a secret."""
-        return bool(self._raw)
+    def suspect(self) -> str:
+        """The end of what came, which may be the beginning of a secret."""
+        return self._raw
 
     @property
     def line(self) -> str:

@@ -40,11 +40,12 @@ def test_every_line_of_every_session_is_there_once_and_in_order(postgres: str, t
             ]
             lost = [begin(first, session, _CODE, "load") for session in sessions]
             much = first.create()
-            lost.append(begin(first, much, _MUCH, "much"))
             asked = [client.execute(_CODE) for client in clients]
             for client in clients:
                 client.until(lambda each: each["header"]["msg_type"] == "stream", 60)
             wait_for(lambda: all(_known(first, session) for session in sessions))
+            lost.append(begin(first, much, _MUCH, "much"))
+            wait_for(lambda: _known(first, much, "much"))
             time.sleep(1)
             first.process.kill()
             first.process.wait()
@@ -79,9 +80,9 @@ def _kernel(gateway: Doomed) -> str:
         return str(http.post("/api/kernels", headers=headers).raise_for_status().json()["id"])
 
 
-def _known(gateway: Doomed, session: str) -> bool:
+def _known(gateway: Doomed, session: str, cell: str = "load") -> bool:
     with gateway.http() as http:
-        return http.get(f"/v1/sessions/{session}/cells/load").status_code == 200
+        return http.get(f"/v1/sessions/{session}/cells/{cell}").status_code == 200
 
 
 def _shown(client: Socket, msg_id: str) -> str:
