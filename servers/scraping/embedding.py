@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 #: What the table holds.
 DIMENSIONS = 384
 _TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_LOCAL = 64
+#: Texts that the local model takes at once: 32 long ones would take 800 MiB, and no less time.
+_LOCAL = 4
 _LONGEST_WAIT_S = 120.0
 
 
@@ -71,12 +72,14 @@ class Local:
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         self.calls += 1
-        vectors: list[list[float]] = []
-        # few at a time: a thread cannot be stopped, and each one takes hundreds of megabytes
-        for start in range(0, len(texts), _LOCAL):
+        vectors: dict[int, list[float]] = {}
+        # of like length together, so that little is padded
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), _LOCAL):
+            some = order[start : start + _LOCAL]
             async with self._turn:
-                vectors += await self._model.embed(texts[start : start + _LOCAL])
-        return vectors
+                vectors |= zip(some, await self._model.embed([texts[i] for i in some]), strict=True)
+        return [vectors[i] for i in range(len(texts))]
 
 
 class Remote:
