@@ -181,6 +181,10 @@ def test_every_shell_block_is_run_here() -> None:
         "omniops sync",  # test_sync_page.py
         "omniops ingest",  # test_scraping_page.py
         "omniops report",  # test_reports_page.py
+        "omniops gdpr",  # test_gdpr_page.py
+        "make bench ONLY=tokens",  # test_savings_page.py measures the workloads in this process
+        "omniops savings",
+        "omniops schedules",  # test_schedules_page.py
         "omniops load",
         "@modelcontextprotocol/inspector",  # test_mcp_server_page.py
     )
