@@ -61,7 +61,16 @@ from gateway.session_rows import SessionRows
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.start_error import StartError
-from gateway.starting import cancelled, checker_of, model_of, open_database_url, policies_of, spool_of
+from gateway.starting import (
+    cancelled,
+    check_everyday_tools,
+    checker_of,
+    model_of,
+    open_database_url,
+    policies_of,
+    registry_of,
+    spool_of,
+)
 from gateway.tokens import prepare
 from gateway.tool_catalogue import Catalogue
 from gateway.tool_vectors import ToolVectors
@@ -78,8 +87,7 @@ from gateway.work.runs import WorkRuns
 from kernel_pool.pool import Pool
 from kernel_pool.types import KernelPoolError
 from servers.catalog.embedding import MiniLm
-from servers.errors import ToolNotFound
-from servers.registry import Collision, Registry, load_registry
+from servers.registry import Collision, Registry
 
 
 @dataclass(frozen=True)
@@ -175,9 +183,9 @@ async def _start(
     clock: Clock,
 ) -> Gateway:
     policies = policies_of(settings)
-    registry = registry or _registry(settings)
+    registry = registry or registry_of(settings)
     mcp_configs = read_configs(settings, registry.documents)
-    _check_everyday_tools(settings, registry)
+    check_everyday_tools(settings, registry)
     data_dir = DataDir(settings.data_dir)
     data_dir.open()
     stack.callback(data_dir.close)
@@ -378,21 +386,6 @@ async def _start(
 def _broker_rules(settings: Settings) -> dict[str, float]:
     """What kernels know of their broker, beside its socket: a call waits as long for a gateway as its kernel lives."""
     return {"patience_s": settings.pool.orphan_grace_s}
-
-
-def _registry(settings: Settings) -> Registry:
-    try:
-        return load_registry(settings.tools_dir)
-    except FileNotFoundError as error:
-        raise StartError(f"tools_dir: {error}") from error
-
-
-def _check_everyday_tools(settings: Settings, registry: Registry) -> None:
-    try:
-        for name in settings.agent.everyday_tools:
-            registry.get(name)
-    except ToolNotFound as error:
-        raise StartError(f"agent.everyday_tools: {error.message}") from error
 
 
 async def _close_pool(pool: Pool, keep: bool) -> None:

@@ -15,7 +15,8 @@ from gateway.checking.checker import Checker
 from gateway.postgres import EmbeddedPostgres, PostgresConfig
 from gateway.settings import Settings
 from gateway.start_error import StartError
-from servers.registry import Registry
+from servers.errors import ToolNotFound
+from servers.registry import Registry, load_registry
 
 if TYPE_CHECKING:
     from gateway.agent.model import ModelClient
@@ -81,3 +82,20 @@ async def cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def registry_of(settings: Settings) -> Registry:
+    """The tools: the built-in ones, and those of `tools_dir`. Raises StartError."""
+    try:
+        return load_registry(settings.tools_dir)
+    except FileNotFoundError as error:
+        raise StartError(f"tools_dir: {error}") from error
+
+
+def check_everyday_tools(settings: Settings, registry: Registry) -> None:
+    """Those that the prompt is to hold are there. Raises StartError."""
+    try:
+        for name in settings.agent.everyday_tools:
+            registry.get(name)
+    except ToolNotFound as error:
+        raise StartError(f"agent.everyday_tools: {error.message}") from error
