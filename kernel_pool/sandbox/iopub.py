@@ -69,7 +69,7 @@ class IOPub(IOPubThread):
         self.lock = threading.RLock()
         #: Told when a gateway is there again.
         self._back = threading.Condition(self.lock)
-        self._away = False
+        self._away = self._present = False
         self._service = 0
         #: Called, by the service thread, when a gateway is there again.
         self.on_return: list[Callable[[], None]] = []
@@ -145,7 +145,9 @@ class IOPub(IOPubThread):
         """From now on, what answers `msg_id` is kept, and nothing of the cell before."""
         with self.lock:
             self.session.backlog.begin(msg_id)
-            self._away = False
+            # its gateway may have gone before it began
+            self._take_subscriptions()
+            self._away = not self._present
 
     def end_cell(self) -> None:
         """The cell has reported that it is over; what its threads still say is kept all the same."""
@@ -221,12 +223,13 @@ class IOPub(IOPubThread):
             except zmq.Again:
                 return
             if event[:1] == b"\x01":
+                self._present = True
                 topic = event[1:]
                 content = {"subscription": topic.decode(errors="replace")}
                 self.session.send(self, "iopub_welcome", content, ident=topic or None)
             elif event[:1] == b"\x00":
                 # until the next one has asked for what this one may not have had
-                self._away = True
+                self._away, self._present = True, False
 
 
 class KernelStream(OutStream):
