@@ -73,7 +73,7 @@ def test_a_tool_is_shown_with_its_types_and_who_may_call_it() -> None:
     assert status == 0
     assert "class Refund(TypedDict):" in printed
     assert "def refund_order(*, order_id: int | str, amount: str" in printed
-    assert "# for        operator\n" in printed
+    assert "# for        agent, operator\n" in printed
     assert "# undone by  delete_refund" in printed
     schema = json.loads(omniops("show", "woocommerce.refund_order", "--schema")[1])
     assert schema["required"] == ["order_id", "amount"]
