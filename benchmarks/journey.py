@@ -36,7 +36,7 @@ IDS = ("journey_1m_s", "journey_peak_mb")
 
 _MESSAGES = 1_000_000
 _TENANT = "bench"
-_DATA = Path(os.environ.get("OMNIOPS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+_DATA = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 _REAL = _DATA / "conversations" / "multidogo.parquet"
 _BEGINS = datetime(2026, 9, 1, tzinfo=UTC)
 

@@ -40,7 +40,7 @@ class Document:
 
 def documents() -> list[Document]:
     """The help centre's; in a clone without them, made ones of the same shape."""
-    file = Path(os.environ.get("OMNIOPS_DATA", _ROOT.parent / "shared" / "data")) / "knowledge" / "documents.json"
+    file = Path(os.environ.get("SHARED_DATA", _ROOT.parent / "shared" / "data")) / "knowledge" / "documents.json"
     if file.exists():
         return [Document(each["id"], each["title"], each["content"]) for each in json.loads(file.read_text())]
     return [made(n) for n in range(698)]

@@ -19,10 +19,12 @@ from servers.analytics.load import Line, PlacedOrder, write_orders
 from servers.registry import Registry
 
 REAL = (
-    Path(os.environ.get("OMNIOPS_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
     / "orders"
     / "uci_online_retail.parquet"
 )
+#: The real file is not in a clone: it is not ours to commit. SHARED_DATA names its folder.
+SOURCES = ["small", *(["real"] if REAL.exists() else [])]
 
 COLUMNS = ["InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country"]
 #: Every kind of dirt that the real file has, and a line of an order that is far from its others.
@@ -77,14 +79,12 @@ async def load(database: Database, path: Path, tenant: str = "retail") -> int:
     return sum(each.written for each in found)
 
 
-@pytest.mark.parametrize("source", ["small", "real"])
+@pytest.mark.parametrize("source", SOURCES)
 async def test_the_figures_are_what_pandas_reckons(
     tools: Bench, database: Database, small: Path, tmp_path: Path, source: str
 ) -> None:
     path = small
     if source == "real":
-        if not REAL.exists():
-            pytest.skip(f"{REAL} is not there (OMNIOPS_DATA names the folder)")
         # every fortieth invoice: all of them take a minute to load on a busy machine
         whole = pd.read_parquet(REAL)
         path = tmp_path / "part.parquet"
