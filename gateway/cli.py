@@ -22,6 +22,7 @@ from gateway.commands.ingest import ingest
 from gateway.commands.keys import app as keys
 from gateway.commands.load import load
 from gateway.commands.mcp import app as mcp
+from gateway.commands.options import DataDirOption, TenantOption, TokenOption, UrlOption
 from gateway.commands.report import report
 from gateway.commands.savings import show_savings
 from gateway.commands.schedules import show_schedules
@@ -62,18 +63,6 @@ app.command("savings")(show_savings)
 app.command("schedules")(show_schedules)
 app.command("sync")(sync)
 app.command("ingest")(ingest)
-
-DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")
-]
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", help="The gateway.", show_default="OMNIOPS_CLIENT__URL, or the one on the data folder"),
-]
-ClientTokenOption = Annotated[
-    str | None, typer.Option("--token", help="Its access token.", show_default="OMNIOPS_CLIENT__TOKEN, or as it runs")
-]
-TenantOption = Annotated[str, typer.Option("--tenant", "-t", help="The shop, as the configuration names it.")]
 
 
 @app.command()
@@ -125,7 +114,7 @@ def chat(
     ] = None,
     data_dir: DataDirOption = None,
     url: UrlOption = None,
-    token: ClientTokenOption = None,
+    token: TokenOption = None,
 ) -> None:
     """Put a customer's message to the agent of a running gateway, and watch its steps."""
     console = Console()

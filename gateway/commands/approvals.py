@@ -12,23 +12,15 @@ from rich.console import Console
 
 from gateway.approval_view import show_list, show_one, show_writes
 from gateway.client import client_for
+from gateway.commands.options import AnyTenantOption, DataDirOption, JsonOption, UrlOption
 from omniops_client import Client
 
 app = typer.Typer(help="Calls that wait for a person, on a running gateway.", no_args_is_help=True)
 calls = typer.Typer(help="Writes that sessions made, on a running gateway.", no_args_is_help=True)
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The request, as `list` shows it.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
-TenantOption = Annotated[str | None, typer.Option("--tenant", "-t", help="Of this tenant only.")]
 SessionOption = Annotated[str | None, typer.Option("--session", "-s", help="Of this session only.")]
 LimitOption = Annotated[int, typer.Option(min=1, max=1000, help="Most that are shown.")]
-DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")
-]
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", help="The gateway.", show_default="OMNIOPS_CLIENT__URL, or the one on the data folder"),
-]
 TokenOption = Annotated[
     str | None, typer.Option("--token", help="Your own token.", show_default="OMNIOPS_CLIENT__TOKEN, or as it runs")
 ]
@@ -40,7 +32,7 @@ def list_approvals(
         Literal["pending", "approved", "denied", "expired", "withdrawn"], typer.Option(help="Which ones.")
     ] = "pending",
     every: Annotated[bool, typer.Option("--all", help="Whatever their state.")] = False,
-    tenant: TenantOption = None,
+    tenant: AnyTenantOption = None,
     session: SessionOption = None,
     limit: LimitOption = 100,
     as_json: JsonOption = False,
@@ -108,7 +100,7 @@ def deny(
 
 @calls.command("list")
 def list_calls(
-    tenant: TenantOption = None,
+    tenant: AnyTenantOption = None,
     session: SessionOption = None,
     limit: LimitOption = 100,
     as_json: JsonOption = False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,25 +11,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.client import client_for
+from gateway.commands.options import AnyTenantOption, DataDirOption, JsonOption, TokenOption, UrlOption
 
 
 def show_audit(
-    tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Of this tenant only.")] = None,
+    tenant: AnyTenantOption = None,
     action: Annotated[str | None, typer.Option(help="One, or how several begin: key. for all about keys.")] = None,
     since: Annotated[str | None, typer.Option(help="At this time or after, such as 2026-01-31T00:00:00Z.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")
-    ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option("--url", help="The gateway.", show_default="OMNIOPS_CLIENT__URL, or the one on the data folder"),
-    ] = None,
-    token: Annotated[
-        str | None,
-        typer.Option("--token", help="Its access token.", show_default="OMNIOPS_CLIENT__TOKEN, or as it runs"),
-    ] = None,
+    as_json: JsonOption = False,
+    data_dir: DataDirOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
 ) -> None:
     """Show administrative acts, the newest first: who, what, from where, and what came of it."""
     given = {"tenant": tenant, "action": action, "since": since, "limit": str(limit)}

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.client import client_for
+from gateway.commands.options import DataDirOption, TokenOption, UrlOption
 from gateway.credentials.sealing import key_text, new_key
 from omniops_client import Client
 
@@ -19,16 +20,6 @@ app = typer.Typer(help="Tenants' credentials, on a running gateway: encrypted, n
 
 TenantArgument = Annotated[str, typer.Argument(help="The shop, as the configuration names it.")]
 NameArgument = Annotated[str, typer.Argument(help="Such as woocommerce_secret.")]
-DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")
-]
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", help="The gateway.", show_default="OMNIOPS_CLIENT__URL, or the one on the data folder"),
-]
-TokenOption = Annotated[
-    str | None, typer.Option("--token", help="Its access token.", show_default="OMNIOPS_CLIENT__TOKEN, or as it runs")
-]
 
 
 @app.command("set")

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.client import address_of, client_for
-from gateway.commands.work import DataDirOption, JsonOption, TenantOption, TokenOption, UrlOption, run_work
+from gateway.commands.options import DataDirOption, TenantOption, TokenOption, UrlOption
+from gateway.commands.work import JsonOption, run_work
 
 app = typer.Typer(help="What is kept of one person: give it out, erase it.", no_args_is_help=True)
 

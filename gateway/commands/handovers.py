@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.client import client_for
-from gateway.commands.work import DataDirOption, TokenOption, UrlOption
+from gateway.commands.options import AnyTenantOption, DataDirOption, JsonOption, TokenOption, UrlOption
 from gateway.transcripts.clean import plain
 
 app = typer.Typer(help="Conversations that the agent handed over to a person.", no_args_is_help=True)
@@ -19,9 +19,9 @@ app = typer.Typer(help="Conversations that the agent handed over to a person.", 
 
 @app.command("list")
 def show(
-    tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Of this tenant only.")] = None,
+    tenant: AnyTenantOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Also those that somebody has taken.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: JsonOption = False,
     data_dir: DataDirOption = None,
     url: UrlOption = None,
     token: TokenOption = None,

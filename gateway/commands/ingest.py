@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from gateway.client import client_for
-from gateway.commands.work import DataDirOption, JsonOption, TenantOption, TokenOption, run_work
+from gateway.commands.options import DataDirOption, TenantOption, TokenOption
+from gateway.commands.work import JsonOption, run_work
 
 UrlOption = Annotated[
     str | None,

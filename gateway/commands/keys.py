@@ -20,6 +20,7 @@ from rich.table import Table
 
 from gateway.client import client_for
 from gateway.commands.credentials import person
+from gateway.commands.options import AnyTenantOption, DataDirOption, JsonOption, TokenOption, UrlOption
 from gateway.data_dir import DataDir
 from gateway.identity.audit import ORIGIN, Origin
 from gateway.identity.keys import KeyProblem, KeyRows, NewKey
@@ -30,20 +31,9 @@ app = typer.Typer(
     help="API keys, through a running gateway; where none runs, in its database itself.", no_args_is_help=True
 )
 
-DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")
-]
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", help="The gateway.", show_default="OMNIOPS_CLIENT__URL, or the one on the data folder"),
-]
-TokenOption = Annotated[
-    str | None, typer.Option("--token", help="Its access token.", show_default="OMNIOPS_CLIENT__TOKEN, or as it runs")
-]
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Work on the database, whether or not a gateway runs. As its operator.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 IdArgument = Annotated[str, typer.Argument(help="The part between omk_ and the secret.", metavar="ID")]
 
 T = TypeVar("T")
@@ -84,7 +74,7 @@ def create_key(
 
 @app.command("list")
 def list_keys(
-    tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Of this tenant only.")] = None,
+    tenant: AnyTenantOption = None,
     as_json: JsonOption = False,
     offline: OfflineOption = False,
     data_dir: DataDirOption = None,

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from gateway.client import client_for
-from gateway.commands.work import DataDirOption, TenantOption, TokenOption, UrlOption
+from gateway.commands.options import DataDirOption, TenantOption, TokenOption, UrlOption
 from omniops_client import Client
 
 

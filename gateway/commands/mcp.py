@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.client import address_of, client_for
-from gateway.commands.credentials import DataDirOption, TokenOption, UrlOption, person
+from gateway.commands.credentials import person
+from gateway.commands.options import DataDirOption, TokenOption, UrlOption
 from gateway.commands.tools import app as tools
 from gateway.settings import load_settings
 from omniops_client import Client, OmniopsError

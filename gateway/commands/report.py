@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from gateway.client import client_for
-from gateway.commands.work import DataDirOption, TenantOption, TokenOption, UrlOption
+from gateway.commands.options import DataDirOption, TenantOption, TokenOption, UrlOption
 from gateway.settings import load_settings
 from gateway.transcripts.clean import clean_output, plain
 from gateway.transcripts.files import write_atomically

@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.client import client_for
-from gateway.commands.work import DataDirOption, TokenOption, UrlOption
+from gateway.commands.options import AnyTenantOption, DataDirOption, JsonOption, TokenOption, UrlOption
 
 
 def show_savings(
-    tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Of this tenant only.")] = None,
+    tenant: AnyTenantOption = None,
     since: Annotated[str, typer.Option(help="So long ago, such as 12h or 30d, or 2026-01-31T00:00:00Z.")] = "30d",
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: JsonOption = False,
     data_dir: DataDirOption = None,
     url: UrlOption = None,
     token: TokenOption = None,

@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.client import client_for
-from gateway.commands.work import DataDirOption, TokenOption, UrlOption
+from gateway.commands.options import AnyTenantOption, DataDirOption, JsonOption, TokenOption, UrlOption
 
 
 def show_schedules(
-    tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Of this tenant only.")] = None,
+    tenant: AnyTenantOption = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Runs that are shown.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: JsonOption = False,
     data_dir: DataDirOption = None,
     url: UrlOption = None,
     token: TokenOption = None,

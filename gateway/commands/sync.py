@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from gateway.client import client_for
-from gateway.commands.work import DataDirOption, JsonOption, TenantOption, TokenOption, UrlOption, run_work
+from gateway.commands.options import DataDirOption, TenantOption, TokenOption, UrlOption
+from gateway.commands.work import JsonOption, run_work
 
 What = Literal["products", "customers", "orders", "all"]
 

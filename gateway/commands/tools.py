@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.client import client_for
-from gateway.commands.credentials import DataDirOption, TokenOption, UrlOption
 from gateway.commands.new_server import ServerExists, make_server
+from gateway.commands.options import DataDirOption, TokenOption, UrlOption
 from gateway.settings import load_settings
 from omniops_client import Client
 from servers.checking import closest

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gateway.client import client_for
+from gateway.commands.options import AnyTenantOption, DataDirOption, JsonOption, TokenOption, UrlOption
 from gateway.data_dir import DataDir
 from gateway.settings import load_settings
 from gateway.terminal import show_found, show_notebook, show_summaries
@@ -29,23 +30,11 @@ from omniops_client import Client
 
 app = typer.Typer(help="What happened: list, search, read, verify.", no_args_is_help=True)
 
-DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")
-]
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", help="The gateway.", show_default="OMNIOPS_CLIENT__URL, or the one on the data folder"),
-]
-TokenOption = Annotated[
-    str | None, typer.Option("--token", help="Its access token.", show_default="OMNIOPS_CLIENT__TOKEN, or as it runs")
-]
-TenantOption = Annotated[str | None, typer.Option("--tenant", "-t", help="Of this tenant only.")]
 SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="The session, or the beginning of its id.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 @app.command("list")
-def list_transcripts(tenant: TenantOption = None, data_dir: DataDirOption = None) -> None:
+def list_transcripts(tenant: AnyTenantOption = None, data_dir: DataDirOption = None) -> None:
     """List the sessions, the newest first. Needs no running gateway."""
     store = store_of(data_dir)
     found = store.summaries(tenant)
@@ -67,7 +56,7 @@ def show_transcript(session: SessionArgument, data_dir: DataDirOption = None) ->
 
 @app.command()
 def search(
-    tenant: TenantOption = None,
+    tenant: AnyTenantOption = None,
     since: Annotated[datetime | None, typer.Option(help="Sessions that went on after this time (UTC).")] = None,
     until: Annotated[datetime | None, typer.Option(help="Sessions that began before this time (UTC).")] = None,
     tool: Annotated[str | None, typer.Option(help="That called it: server.name, or server.")] = None,
@@ -97,7 +86,7 @@ def search(
 @app.command()
 def verify(
     session: Annotated[str | None, typer.Argument(metavar="ID", help="A session.", show_default="all")] = None,
-    tenant: TenantOption = None,
+    tenant: AnyTenantOption = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="The files alone, without a gateway: a record cut short is not found.")
     ] = False,

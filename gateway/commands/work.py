@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,21 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.client import client_for
+from gateway.commands.options import AnyTenantOption, DataDirOption, TokenOption, UrlOption
 from gateway.transcripts.clean import plain
 from omniops_client import CellResult, Client, Finished, OmniopsError, Session
 from omniops_client.types import Role
 
-DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="The gateway's data folder.", show_default=".omniops")
-]
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", help="The gateway.", show_default="OMNIOPS_CLIENT__URL, or the one on the data folder"),
-]
-TokenOption = Annotated[
-    str | None, typer.Option("--token", help="Its access token.", show_default="OMNIOPS_CLIENT__TOKEN, or as it runs")
-]
-TenantOption = Annotated[str, typer.Option("--tenant", "-t", help="The shop, as the configuration names it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="The report alone, for programs.")]
 
 #: Seconds that a work may take.
@@ -92,7 +81,7 @@ def _watched(session: Session, code: str, deadline_s: float, console: Console) -
 
 
 def show_work(
-    tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Of this tenant only.")] = None,
+    tenant: AnyTenantOption = None,
     workload: Annotated[str | None, typer.Option(help="sync, ingest, report, gdpr.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
