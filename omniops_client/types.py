@@ -71,6 +71,18 @@ class CellError(msgspec.Struct, frozen=True):
     traceback: tuple[str, ...] = ()
 
 
+class CellSpool(msgspec.Struct, frozen=True, kw_only=True):
+    """Where all outputs of a cell are that said too much to show: `GET /v1/transcripts/ID/outputs/FILE`, one a line."""
+
+    file: str
+    bytes: int
+    sha256: str
+    outputs: int
+    #: Bytes of output that could not be written there.
+    lost: int = 0
+    why: str = ""
+
+
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a cell came to."""
 
@@ -88,6 +100,10 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     envelope: str
     envelope_tokens: int
     check: Check | None = None
+    #: Of its outputs, kept nowhere.
+    dropped_bytes: int = 0
+    #: Where `outputs` has the first and the last of them only.
+    spool: CellSpool | None = None
 
     @property
     def ok(self) -> bool:

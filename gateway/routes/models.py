@@ -88,6 +88,17 @@ class CellCheck(BaseModel):
     note: str = Field("", description="Why the cell was not checked; empty where it was.")
 
 
+class CellSpool(BaseModel):
+    """Where all outputs of a cell are that said too much to show."""
+
+    file: str = Field(description="GET /v1/transcripts/{session}/outputs/{file}, an output a line.")
+    bytes: int
+    sha256: str
+    outputs: int
+    lost: int = Field(0, description="Bytes of output that could not be written there.")
+    why: str = ""
+
+
 class Cell(BaseModel):
     """A cell that was run, or that its check stopped."""
 
@@ -105,6 +116,8 @@ class Cell(BaseModel):
     envelope: str = Field(description="What a model gets to see of the cell.")
     envelope_tokens: int
     check: CellCheck | None = Field(None, description="Null where the cell was not looked at before it ran.")
+    dropped_bytes: int = Field(0, description="Of its outputs, kept nowhere.")
+    spool: CellSpool | None = Field(None, description="Where `outputs` has the first and the last of them only.")
 
     @classmethod
     def of(cls, run: CellRun) -> Cell:

@@ -12,6 +12,7 @@ from typing import Any
 
 import counting
 import httpx
+import msgspec
 import nbformat
 import orjson
 import pytest
@@ -21,6 +22,7 @@ from gateway_world import own_database, settings_for
 from gateway.app import create_app
 from gateway.broker.scrub import Scrubber
 from gateway.credentials.known import Secrets
+from gateway.routes.models import Cell
 from gateway.runtime import Gateway, open_gateway
 from gateway.transcripts.output_file import NoRoom, OutputFile, Room, read_outputs
 from gateway.transcripts.overflow import Spooling, told
@@ -28,6 +30,7 @@ from gateway.transcripts.redaction import Flow, Redaction
 from gateway.transcripts.verify import verify
 from gateway.types import CellRun
 from kernel_pool.types import CellResult
+from omniops_client import types as typed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -264,6 +267,9 @@ async def test_all_of_it_is_in_the_file_and_its_ends_are_shown(gateway: Gateway,
     assert len(head["text"]) > MB - 2000
     assert run.spool is not None
     assert run.spool.file in notice["text"]
+    told_of = msgspec.convert(Cell.of(run).model_dump(), typed.CellResult)
+    assert told_of.spool is not None
+    assert (told_of.spool.file, told_of.spool.bytes, told_of.dropped_bytes) == (run.spool.file, run.spool.bytes, 0)
     assert ALL.endswith(tail["text"])
     assert error["ename"] == "ZeroDivisionError"
     assert f"29999 {'x' * 40}" in run.envelope  # its end is seen by the model
