@@ -68,4 +68,4 @@ def test_no_cell_of_the_demos_model_is_stopped(world: CheckWorld) -> None:
             before.append(step.code)
             cells += 1
     assert not stopped
-    assert cells > 250
+    assert cells > 200  # nearly all tasks look in one cell and act in another
