@@ -173,9 +173,10 @@ def told(
 
 
 def give_up(flights: Iterable[Flight]) -> list[Flight]:
-    """Cancel them; nobody joins them any more."""
+    """Cancel them; nobody joins them any more. Once each: another time would break off what they have to write down."""
     given_up = list(flights)
     for flight in given_up:
-        flight.given_up = True
-        flight.task.cancel()
+        if not flight.given_up:
+            flight.given_up = True
+            flight.task.cancel()
     return given_up

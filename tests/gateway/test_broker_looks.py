@@ -95,21 +95,21 @@ async def asked(path: Path, what: str, *args: Any) -> Any:
 
 async def test_a_session_is_told_of_what_its_role_may_call_and_of_nothing_else(folder: Path) -> None:
     hidden = {tool.qualified_name for tool in BUILT_IN if "agent" not in tool.roles}
-    assert "woocommerce.refund_order" in hidden
+    assert "woocommerce.delete_order" in hidden
     async with door(folder, Tenants()) as agent, door(folder, Tenants(), role="operator") as operator:
-        for query in ("refund an order", "delete a coupon", "sales report"):
+        for query in ("delete an order", "delete a coupon", "sales report"):
             told = {tool.name for tool in await asked(agent, "search", query, 50)}
             assert not told & hidden
             assert {tool.name for tool in await asked(operator, "search", query, 50)} & hidden
         assert "woocommerce.cancel_order" in {t.name for t in await asked(agent, "search", "cancel an order", 3)}
-        assert "woocommerce.refund_order" in {t.name for t in await asked(operator, "search", "refund an order", 5)}
+        assert "woocommerce.delete_order" in {t.name for t in await asked(operator, "search", "delete an order", 5)}
         names = (await asked(agent, "server", "woocommerce")).names
         assert not {f"woocommerce.{name}" for name in names} & hidden
-        assert "def refund_order" not in await asked(agent, "pyi", "woocommerce")
-        assert "def refund_order" in await asked(operator, "pyi", "woocommerce")
+        assert "def delete_order" not in await asked(agent, "pyi", "woocommerce")
+        assert "def delete_order" in await asked(operator, "pyi", "woocommerce")
         with pytest.raises(NotFound, match="no tool 'woocommerce"):
-            await asked(agent, "tool", "woocommerce.refund_order")
-        assert (await asked(operator, "tool", "woocommerce.refund_order")).effect == "critical"
+            await asked(agent, "tool", "woocommerce.delete_order")
+        assert (await asked(operator, "tool", "woocommerce.delete_order")).effect == "critical"
 
 
 async def test_a_tenant_is_told_nothing_of_anothers_servers(folder: Path) -> None:
@@ -197,7 +197,7 @@ known = lambda: sum(type(o) is tool_index.Tool for o in gc.get_objects() if gc.i
 before = known()
 import servers
 servers.search("do thing 7 of s0042", 1)
-servers.search("refund an order", 3)
+servers.search("delete an order", 3)
 from servers.s0042 import do_7
 help(do_7)
 try:
@@ -211,7 +211,7 @@ except ImportError as error:
 servers.describe("s0042.do_3")
 print(sorted(m for m in sys.modules if m.startswith("servers")), known() - before)
 shop = dir(servers.woocommerce)
-print(len(servers.s0042.__all__), "refund_order" in shop, "lookup_order" in shop)
+print(len(servers.s0042.__all__), "delete_order" in shop, "lookup_order" in shop)
 folder = servers.folder("s0042", "woocommerce")
 print(sorted(p.name for p in folder.iterdir()), "def do_7" in (folder / "s0042.pyi").read_text())
 """
@@ -230,7 +230,7 @@ async def test_a_kernel_loads_what_it_uses_of_ten_thousand_tools(folder: Path) -
         output, _ = await kernel.communicate()
     lines = output.decode().splitlines()
     assert lines[0] == 's0042.do_7(*, thing_id, reason="") -> dict  [write] Do thing 7 of s0042.'
-    assert "refund_order" not in "".join(lines[1:4])
+    assert "delete_order" not in "".join(lines[1:4])
     assert "do_7(*, thing_id: int, reason: str = '') -> dict" in "\n".join(lines)
     assert any(line.startswith("servers.s0042 has no tool 'do_8888'. Did you mean do_8") for line in lines)
     assert any(line.startswith("There is no servers.s9999.") for line in lines)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import servers
 from gateway.routes.work import WorkRunView
 from gateway.settings import TenantSettings
 from gateway.testing import ToolSession, tool_session
@@ -39,7 +41,7 @@ class Counted(Report):
 
 
 @work(workload="lab", roles=STAFF)
-async def count(
+async def tally(
     ctx: ToolContext, *, steps: Steps, halt_at: Steps = 0, fail_at: Steps = 0
 ) -> AsyncIterator[Progress | Counted]:
     """Count, a step at a time."""
@@ -74,8 +76,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToolSession]:
         each for each in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S) if "@work" in each
     ]
     (folder / "census" / "tools.py").write_text(block)
+    before = list(servers.__path__)
     with tool_session(folder, tenants={"rival": TenantSettings()}) as tools:
         yield tools
+    servers.__path__[:] = before  # what was loaded from there is forgotten again
+    for name in [each for each in sys.modules if each.startswith(("servers.lab", "servers.census"))]:
+        del sys.modules[name]
 
 
 def runs(lab: ToolSession, tenant: str = "trial") -> list[Any]:
@@ -88,10 +94,10 @@ def stdout(run: Any) -> str:
 
 def test_a_cell_gets_the_report_and_sees_how_far_it_is(lab: ToolSession) -> None:
     run = lab.cell(
-        "from servers.lab import count\nreport = count(steps=3)\nprint(report['steps'], report['run']['calls'])"
+        "from servers.lab import tally\nreport = tally(steps=3)\nprint(report['steps'], report['run']['calls'])"
     )
     assert run.result.status == "ok", run.envelope
-    assert "\rcount: 3 of 3 steps, counting [31m" in stdout(run)
+    assert "\rtally: 3 of 3 steps, counting [31m" in stdout(run)
     assert stdout(run).endswith("\n3 6\n")
     assert run.calls[-1].effect == "write"
     assert run.calls[-1].result["run"]["rows"] == 3
@@ -104,16 +110,16 @@ def test_a_cell_gets_the_report_and_sees_how_far_it_is(lab: ToolSession) -> None
 
 def test_a_step_that_fails_is_told_and_the_next_call_goes_on_there(lab: ToolSession) -> None:
     with pytest.raises(UpstreamError, match="out of order"):
-        lab.call("lab.count", steps=6, fail_at=4)
+        lab.call("lab.tally", steps=6, fail_at=4)
     assert (runs(lab)[0].state, runs(lab)[0].error) == ("failed", "the counter is out of order")
-    assert lab.call("lab.count", steps=6)["begun_at"] == 3
-    assert lab.call("lab.count", steps=1)["begun_at"] == 0
+    assert lab.call("lab.tally", steps=6)["begun_at"] == 3
+    assert lab.call("lab.tally", steps=1)["begun_at"] == 0
 
 
 def test_an_interrupted_cell_stops_it_between_two_steps(lab: ToolSession) -> None:
     async def interrupted() -> Any:
         sessions = lab.gateway.sessions
-        code = "from servers.lab import count\ncount(steps=9, halt_at=5)"
+        code = "from servers.lab import tally\ntally(steps=9, halt_at=5)"
         cell = asyncio.create_task(sessions.run_cell(lab.session, code, cell_id="halting", deadline_s=3000))
         async with asyncio.timeout(60):
             while not (found := await lab.gateway.work.list("trial")) or found[0].state != "running":
@@ -121,27 +127,30 @@ def test_an_interrupted_cell_stops_it_between_two_steps(lab: ToolSession) -> Non
             while not await lab.gateway.database.fetch("SELECT FROM work_checkpoint WHERE state->>'step' = '5'"):
                 await asyncio.sleep(0.02)
             await sessions.interrupt(lab.session)
-            return await cell
+            ended = await cell
+            while (await lab.gateway.work.list("trial"))[0].state == "running":  # it is being written down
+                await asyncio.sleep(0.02)
+            return ended
 
     run = lab._portal.call(interrupted)
     assert run.result.status == "interrupted"
     assert runs(lab)[0].state == "stopped"
     assert run.calls[-1].state == "failed"
-    assert lab.call("lab.count", steps=9)["begun_at"] == 5
+    assert lab.call("lab.tally", steps=9)["begun_at"] == 5
 
 
 def test_who_may_not_call_it_may_not(lab: ToolSession) -> None:
     with pytest.raises(ToolDenied):
-        lab.another(role="agent").call("lab.count", steps=1)
+        lab.another(role="agent").call("lab.tally", steps=1)
 
 
 def test_tenants_have_checkpoints_and_runs_of_their_own(lab: ToolSession) -> None:
     with pytest.raises(UpstreamError):
-        lab.call("lab.count", steps=6, fail_at=4)
+        lab.call("lab.tally", steps=6, fail_at=4)
     rival = lab.another(tenant="rival")
-    assert rival.call("lab.count", steps=2)["begun_at"] == 0
+    assert rival.call("lab.tally", steps=2)["begun_at"] == 0
     assert [each.tenant for each in runs(lab, "rival")] == ["rival"]
-    assert lab.call("lab.count", steps=6)["begun_at"] == 3
+    assert lab.call("lab.tally", steps=6)["begun_at"] == 3
 
 
 def test_a_direct_call_gets_the_report_too(lab: ToolSession) -> None:
@@ -150,7 +159,7 @@ def test_a_direct_call_gets_the_report_too(lab: ToolSession) -> None:
         grant = gateway.sessions._book.live[lab.session].grant
         await gateway.broker.begin_cell(lab.session, "direct")
         try:
-            return await gateway.broker.call(grant, "lab.count", {"steps": 2})
+            return await gateway.broker.call(grant, "lab.tally", {"steps": 2})
         finally:
             await gateway.broker.end_cell(lab.session)
 
@@ -161,7 +170,7 @@ def test_a_run_whose_gateway_was_killed_is_lost(lab: ToolSession) -> None:
     database = lab.gateway.database
     sql = (
         "INSERT INTO work_run (tenant, workload, tool, session, call, seen)"
-        " VALUES ('trial', 'lab', 'lab.count', 's', 'c', now() - interval '1 hour')"
+        " VALUES ('trial', 'lab', 'lab.tally', 's', 'c', now() - interval '1 hour')"
     )
     lab._portal.call(database.execute, sql)
     assert runs(lab)[0].state == "lost"
