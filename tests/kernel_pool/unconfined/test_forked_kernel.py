@@ -81,10 +81,10 @@ child.start(); child.join()"""
 
 async def test_a_cell_that_forks_goes_on_in_the_parent_only(kernel: PlainKernel) -> None:
     code = """
-import os
+import os, sys
 child = os.fork()
 if child == 0: print("child"); display("unseen")
-else: os.waitpid(child, 0); print("parent")"""
+else: os.waitpid(child, 0); sys.stdout.flush(); print("parent")  # the flush takes in what the child has written"""
     written = streams_of(await kernel.run(code))
     assert written["stdout"].splitlines() == ["child", "parent"]
     assert written["stderr"] == "[display_data of a forked process is not shown; print it]\n"
