@@ -51,6 +51,13 @@ _RELEASE = """
         customers = CASE WHEN %(state)s = 'done' THEN '{}' ELSE customers END
     WHERE id = %(id)s
 """
+#: Lines of others in which a needle is; a number is in many that do not name the person.
+_MIRRORED = """
+    SELECT t.session, t.line FROM transcript_line AS t JOIN session ON session.id = t.session
+    WHERE session.tenant = %(tenant)s AND NOT (t.session = ANY(%(sessions)s)) AND EXISTS (
+        SELECT FROM unnest(%(needles)s::text[]) AS needle
+        WHERE position(needle IN lower(encode(t.line, 'escape'))) > 0)
+"""
 #: Not those of which nothing has changed: to look through all records takes long. A person's own sessions are ended.
 _OPEN = """
     SELECT id FROM gdpr_erasure WHERE state = 'running' OR (state = 'waiting' AND (
@@ -199,13 +206,11 @@ class Erasures:
 
     async def _naming(self, subject: Subject) -> list[str]:
         """Sessions of others whose records name the person: by the files here, and by the lines in the database."""
-        sql = (
-            "SELECT DISTINCT t.session FROM transcript_line AS t JOIN session ON session.id = t.session"
-            " WHERE session.tenant = %(tenant)s AND NOT (t.session = ANY(%(sessions)s))"
-            f" AND {mention_sql((), ('line',))}"
-        )
-        mirrored = await self.database.fetch(sql, subject.parameters)
-        found = {row["session"] for row in mirrored}
+        names, found = subject.names, set[str]()
+        async with self.database.connection() as connection, connection.cursor() as cursor:
+            async for row in cursor.stream(_MIRRORED.encode(), subject.parameters):
+                if row["session"] not in found and lines_that_name(names, bytes(row["line"])):
+                    found.add(row["session"])
         found |= set(await asyncio.to_thread(_files_naming, self.transcripts / subject.tenant, subject))
         return sorted(found - set(subject.sessions))
 

@@ -34,7 +34,8 @@ class Names(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def parameters(self) -> dict[str, Any]:
         """For SQL (`mention_sql`)."""
-        return {"needles": list(self._needles), "pattern": self.pattern}
+        addresses = sorted({form for email in self.emails for form in _forms(email)})
+        return {"needles": list(self._needles), "addresses": addresses, "tables": [], "pattern": self.pattern}
 
     @cached_property
     def pattern(self) -> str:
@@ -130,11 +131,16 @@ class Names(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 def mention_sql(columns: Iterable[str], arrow: Iterable[str] = ()) -> str:
-    """A condition: one of the columns of `t` names the person of `%(needles)s` and `%(pattern)s`. "false" for none."""
+    """A condition: one of the columns of `t` names the person of `%(needles)s` and `%(pattern)s`. "false" for none.
+
+    `arrow`: columns with Arrow tables. An address is found in their bytes; a number would be found in anybody's, so of
+    numbers the rows count that `%(tables)s` has the ids of.
+    """
     found = [
         f"({_any_needle(f'lower(t.{name}::text)')} AND t.{name}::text ~* %(pattern)s)" for name in map(quoted, columns)
     ]
-    found += [_any_needle(f"lower(encode(t.{name}, 'escape'))") for name in map(quoted, arrow)]
+    found += [_any_needle(f"lower(encode(t.{name}, 'escape'))", "addresses") for name in map(quoted, arrow)]
+    found += ["t.id = ANY(%(tables)s)"] if arrow else []
     return f"({' OR '.join(found)})" if found else "false"
 
 
@@ -151,8 +157,8 @@ def arrow_rows(table: bytes) -> Iterator[dict[str, Any]]:
                 yield from batch.slice(start, 1000).to_pylist()
 
 
-def _any_needle(text: str) -> str:
-    return f"EXISTS (SELECT FROM unnest(%(needles)s::text[]) AS needle WHERE position(needle IN {text}) > 0)"
+def _any_needle(text: str, needles: str = "needles") -> str:
+    return f"EXISTS (SELECT FROM unnest(%({needles})s::text[]) AS needle WHERE position(needle IN {text}) > 0)"
 
 
 def _forms(email: str) -> set[str]:

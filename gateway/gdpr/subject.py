@@ -16,6 +16,11 @@ _ACCOUNTS = """
     SELECT id AS customer, lower(email) AS email FROM store_customer
     WHERE tenant = %(tenant)s AND (id = ANY(%(customers)s) OR lower(email) = ANY(%(emails)s))
 """
+#: A column of ids of customers says so by its name.
+_TABLES = """
+    SELECT id, result_table FROM call
+    WHERE tenant = %s AND result_table IS NOT NULL AND position('customer'::bytea IN result_table) > 0
+"""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Subject:
     sessions: tuple[str, ...] = ()
     #: Keyed digests, by which it is known later who was given or erased what.
     pseudonyms: tuple[str, ...] = ()
+    #: Calls of which the result, an Arrow table, has rows about one of `customers`.
+    tables: tuple[int, ...] = ()
 
     @property
     def names(self) -> Names:
@@ -45,6 +52,7 @@ class Subject:
             "sessions": list(self.sessions),
             "pseudonyms": list(self.pseudonyms),
             **self.names.parameters,
+            "tables": list(self.tables),
         }
 
 
@@ -68,7 +76,23 @@ async def resolve(database: Database, key: bytes, subject: Subject) -> Subject:
         customers=tuple(dict.fromkeys([*subject.customers, *(row["customer"] for row in known)])),
     )
     rows = await database.fetch(_SESSIONS, (subject.tenant, list(subject.customers)))
-    return replace(subject, sessions=tuple(row["id"] for row in rows), pseudonyms=pseudonyms(key, subject))
+    return replace(
+        subject,
+        sessions=tuple(row["id"] for row in rows),
+        pseudonyms=pseudonyms(key, subject),
+        tables=await _tables(database, subject),
+    )
+
+
+async def _tables(database: Database, subject: Subject) -> tuple[int, ...]:
+    if not subject.customers:
+        return ()
+    names, found = subject.names, []
+    async with database.connection() as connection, connection.cursor() as cursor:
+        async for row in cursor.stream(_TABLES.encode(), (subject.tenant,)):
+            if any(names.rows(bytes(row["result_table"]))):
+                found.append(row["id"])
+    return tuple(found)
 
 
 def pseudonyms(key: bytes, subject: Subject) -> tuple[str, ...]:

@@ -242,5 +242,15 @@ async def test_a_damaged_record_is_said_and_what_else_there_is_goes(world: World
     assert not {name for name, text in (await everything(gateway)).items() if "of eve" in text}
 
 
+async def test_a_number_that_is_in_everybodys_rows_names_nobody(world: World) -> None:
+    """Digits of an id are in times, hashes and the bytes of tables; who has it is in none of them."""
+    before = await everything(world.gateway)
+    [report] = [each async for each in world.gateway.office.for_call(world.grant(), "eight").erase("", 8, "")]
+    assert not isinstance(report, Progress)
+    assert (report["state"], report["waiting_for"], report["removed"]) == ("done", [], {})
+    after = await everything(world.gateway)
+    assert all(after[name].count("mark") == before[name].count("mark") for name in before)
+
+
 def opened_path(gateway: Gateway, id: str) -> bool:
     return (gateway.data_dir.path / "exports" / "shop" / f"{id}.zip").exists()
