@@ -11,8 +11,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from email.utils import parsedate_to_datetime
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -23,6 +22,7 @@ from gateway.agent.model_error import NOT_CONFIGURED, ModelError
 from gateway.agent.reply import BadChunk, Reply, read_reply
 from gateway.agent.types import FunctionTool, Message
 from gateway.settings import ModelSettings, Settings
+from servers.retry_after import retry_after
 
 #: Hears the number of the attempt, from 1, and a piece of the reply's text.
 OnText = Callable[[int, str], Awaitable[None]]
@@ -157,13 +157,13 @@ class ModelClient:
         if status == 429 and error.code == "insufficient_quota":
             return ModelError(f"The account at {host} has no quota left (429): {detail}")
         if status == 429:
-            wait = _retry_after(error.response.headers)
+            wait = retry_after(error.response.headers)
             hint = "" if wait is None else f", and asks to wait {wait:g} s"
             return ModelError(
                 f"The model at {host} is over its rate limit (429){hint}. {detail}", retryable=True, retry_after=wait
             )
         if status in (408, 409) or status >= 500:
-            wait = _retry_after(error.response.headers)
+            wait = retry_after(error.response.headers)
             return ModelError(f"The model at {host} failed ({status}): {detail}", retryable=True, retry_after=wait)
         return ModelError(f"The model at {host} refused the request ({status}): {detail}")
 
@@ -180,18 +180,3 @@ def _detail(error: openai.APIStatusError) -> str:
     if isinstance(body, dict) and isinstance(body.get("message"), str):
         return str(body["message"])
     return error.message
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Retry-After in seconds (RFC 9110, 10.2.3): a number or a date."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None

@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 
 from gateway.db import Database
 from gateway.gdpr.exports import Exports
-from gateway.gdpr.naming import mention_sql, quoted
+from gateway.gdpr.naming import any_needle, mention_sql, quoted
 from gateway.gdpr.parts import lines_that_name
 from gateway.gdpr.registry import TABLES, Table
 from gateway.gdpr.subject import Subject, resolve
@@ -52,11 +52,10 @@ _RELEASE = """
     WHERE id = %(id)s
 """
 #: Lines of others in which a needle is; a number is in many that do not name the person.
-_MIRRORED = """
+_MIRRORED = f"""
     SELECT t.session, t.line FROM transcript_line AS t JOIN session ON session.id = t.session
-    WHERE session.tenant = %(tenant)s AND NOT (t.session = ANY(%(sessions)s)) AND EXISTS (
-        SELECT FROM unnest(%(needles)s::text[]) AS needle
-        WHERE position(needle IN lower(encode(t.line, 'escape'))) > 0)
+    WHERE session.tenant = %(tenant)s AND NOT (t.session = ANY(%(sessions)s))
+      AND {any_needle("lower(encode(t.line, 'escape'))")}
 """
 #: Not those of which nothing has changed: to look through all records takes long. A person's own sessions are ended.
 _OPEN = """

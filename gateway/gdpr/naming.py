@@ -34,8 +34,8 @@ class Names(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def parameters(self) -> dict[str, Any]:
         """For SQL (`mention_sql`)."""
-        addresses = sorted({form for email in self.emails for form in _forms(email)})
-        return {"needles": list(self._needles), "addresses": addresses, "tables": [], "pattern": self.pattern}
+        needles, addresses = list(self._needles), list(self._addresses)
+        return {"needles": needles, "addresses": addresses, "tables": [], "pattern": self.pattern}
 
     @cached_property
     def pattern(self) -> str:
@@ -81,8 +81,11 @@ class Names(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def _needles(self) -> tuple[str, ...]:
-        forms = {form for email in self.emails for form in _forms(email)}
-        return (*sorted(forms), *map(str, self.customers))
+        return (*self._addresses, *map(str, self.customers))
+
+    @cached_property
+    def _addresses(self) -> tuple[str, ...]:
+        return tuple(sorted({form for email in self.emails for form in _forms(email)}))
 
     @cached_property
     def _byte_needles(self) -> tuple[bytes, ...]:
@@ -137,9 +140,9 @@ def mention_sql(columns: Iterable[str], arrow: Iterable[str] = ()) -> str:
     numbers the rows count that `%(tables)s` has the ids of.
     """
     found = [
-        f"({_any_needle(f'lower(t.{name}::text)')} AND t.{name}::text ~* %(pattern)s)" for name in map(quoted, columns)
+        f"({any_needle(f'lower(t.{name}::text)')} AND t.{name}::text ~* %(pattern)s)" for name in map(quoted, columns)
     ]
-    found += [_any_needle(f"lower(encode(t.{name}, 'escape'))", "addresses") for name in map(quoted, arrow)]
+    found += [any_needle(f"lower(encode(t.{name}, 'escape'))", "addresses") for name in map(quoted, arrow)]
     found += ["t.id = ANY(%(tables)s)"] if arrow else []
     return f"({' OR '.join(found)})" if found else "false"
 
@@ -157,7 +160,8 @@ def arrow_rows(table: bytes) -> Iterator[dict[str, Any]]:
                 yield from batch.slice(start, 1000).to_pylist()
 
 
-def _any_needle(text: str, needles: str = "needles") -> str:
+def any_needle(text: str, needles: str = "needles") -> str:
+    """A condition: one of the parameter's is in a text, which is lower case."""
     return f"EXISTS (SELECT FROM unnest(%({needles})s::text[]) AS needle WHERE position(needle IN {text}) > 0)"
 
 

@@ -128,6 +128,7 @@ class Office:
         try:
             shop = await self._keeping.contexts.shop(tenant)
         except Exception as error:  # noqa: BLE001 - a credential that is missing: the rest is exported all the same
+            log.warning("a store cannot be asked about a person", tenant=tenant, error=str(error))
             problems.append(f"store: {error}")
             return None
         return None if shop is None else Store(shop, self._keeping.contexts.http)

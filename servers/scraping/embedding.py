@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 
 from ..errors import RateLimited, UpstreamError
+from ..retry_after import retry_after
 from .rules import Endpoint
-from .waiting import retry_after, wait_for
+from .waiting import wait_for
 
 if TYPE_CHECKING:
     from bpe_openai import Encoding

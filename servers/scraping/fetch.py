@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import httpcore
 from aiolimiter import AsyncLimiter
 
+from ..retry_after import retry_after
 from .addresses import GuardedBackend, Refused, Resolve, resolve
 from .rules import Rules
 from .urls import host_and_port, normal
-from .waiting import retry_after, wait_for
+from .waiting import wait_for
 
 #: What is read; anything else is left before its body.
 PAGES = ("text/html", "application/xhtml+xml", "text/plain", "text/markdown")
